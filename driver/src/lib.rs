@@ -1,0 +1,6 @@
+//! Docker remote network driver that hands containers real network hardware, and counts their traffic.
+//!
+//! A request flows one way: `plugin` decodes it, `network` decides, [`device`] does it, `counters`
+//! watch it, [`state`] remembers it.
+pub mod device;
+pub mod state;

@@ -1,0 +1,2 @@
+//! `docker-passthrough`: reads the command line, nothing else.
+fn main() {}

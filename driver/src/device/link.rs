@@ -6,7 +6,7 @@ use std::{
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, Prop, Stats64,
+    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, Prop, Stats64, XdpAttached,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
@@ -51,8 +51,14 @@ pub struct Link {
     pub mac: Option<Mac>,
     /// Largest packet, in bytes, without the link layer's header.
     pub mtu: u32,
+    /// Smallest and largest MTU that its driver takes; 0 where it does not say.
+    pub mtu_range: (u32, u32),
     /// Administratively up.
     pub up: bool,
+    /// Its receive filters and protocols, which a container may change.
+    pub flags: Flags,
+    /// Some XDP program is attached, in whatever mode.
+    pub xdp: bool,
     /// Has a carrier.
     pub carrier: bool,
     /// Is the loopback.
@@ -73,6 +79,20 @@ pub struct Link {
     pub altnames: Vec<String>,
     /// The netdev's own counters.
     pub stats: Stats,
+}
+
+/// `IFF_*` flags that stay with a netdev when it moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the kernel's flags")]
+pub struct Flags {
+    /// Receives all frames.
+    pub promisc: bool,
+    /// Receives all multicast frames.
+    pub allmulti: bool,
+    /// Speaks ARP.
+    pub arp: bool,
+    /// Can do multicast.
+    pub multicast: bool,
 }
 
 /// The hardware behind a netdev (`IFLA_PARENT_DEV_BUS_NAME`, `IFLA_PARENT_DEV_NAME`).
@@ -152,6 +172,12 @@ impl From<LinkMessage> for Link {
             up: flags.contains(LinkFlags::Up),
             carrier: flags.contains(LinkFlags::LowerUp),
             loopback: flags.contains(LinkFlags::Loopback),
+            flags: Flags {
+                promisc: flags.contains(LinkFlags::Promisc),
+                allmulti: flags.contains(LinkFlags::Allmulti),
+                arp: !flags.contains(LinkFlags::Noarp),
+                multicast: flags.contains(LinkFlags::Multicast),
+            },
             ..Self::default()
         };
         let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
@@ -163,7 +189,14 @@ impl From<LinkMessage> for Link {
                     link.mac = <[u8; 6]>::try_from(octets).ok().map(Mac);
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::MinMtu(min) => link.mtu_range.0 = min,
+                LinkAttribute::MaxMtu(max) => link.mtu_range.1 = max,
                 LinkAttribute::IfAlias(alias) => link.alias = alias,
+                LinkAttribute::Xdp(xdp) => {
+                    link.xdp = xdp
+                        .iter()
+                        .any(|part| matches!(part, LinkXdp::Attached(mode) if *mode != XdpAttached::None));
+                }
                 LinkAttribute::Controller(master) => link.master = Some(master),
                 LinkAttribute::Link(lower) if lower != 0 => link.lower = Some(lower),
                 LinkAttribute::LinkNetNsId(_) => elsewhere = true,
@@ -179,7 +212,7 @@ impl From<LinkMessage> for Link {
                 }
                 LinkAttribute::LinkInfo(infos) => {
                     link.kind = infos.into_iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind_name(&kind)),
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
                         _ => None,
                     });
                 }
@@ -194,10 +227,6 @@ impl From<LinkMessage> for Link {
     }
 }
 
-fn kind_name(kind: &InfoKind) -> String {
-    kind.to_string()
-}
-
 /// What to change of a netdev; what is not named stays. The kernel applies a message in an order of its
 /// own and stops at the first failure, so what must be undone one by one goes in messages of its own.
 #[derive(Clone, Debug, Default)]
@@ -210,24 +239,27 @@ pub struct Change {
     pub mtu: Option<u32>,
     /// Tag it; empty takes the tag off.
     pub alias: Option<String>,
+    /// Its receive filters and protocols.
+    pub flags: Option<Flags>,
     /// Up or down.
     pub up: Option<bool>,
 }
 
 impl Change {
     fn describe(&self) -> String {
-        let Self { name, mac, mtu, alias, up } = self;
+        let Self { name, mac, mtu, alias, flags, up } = self;
         let mut words = Vec::new();
         words.extend(name.as_ref().map(|name| format!("name {name}")));
         words.extend(mac.map(|mac| format!("address {mac}")));
         words.extend(mtu.map(|mtu| format!("mtu {mtu}")));
         words.extend(alias.as_ref().map(|alias| format!("alias {alias:?}")));
+        words.extend(flags.map(|flags| format!("{flags:?}")));
         words.extend(up.map(|up| if up { "up" } else { "down" }.to_owned()));
         words.join(" ")
     }
 
     fn apply(&self, mut message: LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec> {
-        let Self { name, mac, mtu, alias, up } = self;
+        let Self { name, mac, mtu, alias, flags, up } = self;
         if let Some(name) = name {
             message = message.name(name);
         }
@@ -239,6 +271,9 @@ impl Change {
         }
         if let Some(alias) = alias {
             message = message.alias(alias);
+        }
+        if let Some(Flags { promisc, allmulti, arp, multicast }) = *flags {
+            message = message.promiscuous(promisc).allmulticast(allmulti).arp(arp).multicast(multicast);
         }
         match up {
             Some(true) => message.up(),
@@ -281,6 +316,38 @@ impl Rtnl {
         let message = change.apply(LinkUnspec::new_with_index(ifindex)).build();
         let what = format!("setting netdev {ifindex} {}", change.describe());
         acked(what, self.handle().link().set(message).execute()).await
+    }
+
+    /// Makes the alternative names those of `wanted`.
+    pub async fn set_altnames(&self, link: &Link, wanted: &[String]) -> Result<()> {
+        let foreign: Vec<_> = link.altnames.iter().filter(|name| !wanted.contains(name)).collect();
+        let missing: Vec<_> = wanted.iter().filter(|name| !link.altnames.contains(name)).collect();
+        for name in foreign {
+            let what = format!("taking the alternative name {name} off netdev {}", link.ifindex);
+            acked(what, self.handle().link().property_del(link.ifindex).alt_ifname(&[name]).execute())
+                .await?;
+        }
+        for name in missing {
+            let what = format!("giving netdev {} the alternative name {name}", link.ifindex);
+            acked(what, self.handle().link().property_add(link.ifindex).alt_ifname(&[name]).execute())
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Takes XDP programs off that were attached over netlink; those of bpf_links stay, with an error.
+    pub async fn xdp_off(&self, ifindex: u32) -> Result<()> {
+        // include/uapi/linux/if_link.h: XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
+        for mode in [1 << 1, 1 << 2] {
+            let off = LinkAttribute::Xdp(vec![LinkXdp::Fd(-1), LinkXdp::Flags(mode)]);
+            let message = LinkUnspec::new_with_index(ifindex).append_extra_attribute(off).build();
+            let what = format!("taking XDP off netdev {ifindex}");
+            match acked(what, self.handle().link().set(message).execute()).await {
+                Err(error) if error.errno() != Some(nix::libc::EOPNOTSUPP) => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Moves the netdev into another namespace, under another name if one is given. The kernel takes it

@@ -7,7 +7,7 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
         unix::fs::MetadataExt as _,
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::sched::{CloneFlags, setns};
@@ -75,28 +75,17 @@ impl AsFd for NetNs {
 /// include/uapi/linux/nsfs.h: `_IO(0xb7, 3)`.
 const NS_GET_NSTYPE: nix::libc::Ioctl = 0xb703;
 
-/// Calls `visit` with each network namespace that a process or a known folder holds, each once, until
-/// it answers that it is done. What ends while we look is passed over.
-pub fn each(mut visit: impl FnMut(NetNs) -> bool) -> io::Result<()> {
-    let mut seen = BTreeSet::new();
-    let mut look = |path: &Path| {
-        let Ok(netns) = NetNs::open(path) else { return false };
-        seen.insert(netns.inode) && visit(netns)
-    };
-    for folder in FOLDERS {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            if look(&entry.path()) {
-                return Ok(());
-            }
-        }
-    }
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let is_pid = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
-        if is_pid && look(&entry.path().join("ns/net")) {
-            return Ok(());
-        }
-    }
-    Ok(())
+/// Paths of the network namespaces that a process or a known folder holds, other than `but`, each once.
+/// They are not opened; what ends meanwhile can't be.
+pub fn others(but: &NetNs) -> impl Iterator<Item = PathBuf> + use<> {
+    let mut seen = BTreeSet::from([but.inode]);
+    let entries = |folder: &str| fs::read_dir(folder).into_iter().flatten().flatten();
+    let held = FOLDERS.into_iter().flat_map(entries).map(|entry| entry.path());
+    let processes = entries("/proc")
+        .filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit))
+        .map(|entry| entry.path().join("ns/net"));
+    held.chain(processes)
+        .filter(move |path| fs::metadata(path).is_ok_and(|metadata| seen.insert(metadata.ino())))
 }
 
 #[cfg(test)]
@@ -110,14 +99,12 @@ mod tests {
     }
 
     #[test]
-    fn ours_is_among_them_once() {
-        let ours = NetNs::current().unwrap().inode();
-        let mut found = 0;
-        each(|netns| {
-            found += usize::from(netns.inode() == ours);
-            false
-        })
-        .unwrap();
-        assert_eq!(found, 1);
+    fn each_once_and_not_ours() {
+        let ours = NetNs::current().unwrap();
+        let inodes: Vec<_> =
+            others(&ours).filter_map(|path| NetNs::open(&path).ok()).map(|netns| netns.inode()).collect();
+        let distinct: BTreeSet<_> = inodes.iter().copied().collect();
+        assert_eq!(inodes.len(), distinct.len());
+        assert!(!distinct.contains(&ours.inode()));
     }
 }

@@ -154,6 +154,8 @@ pub(super) async fn acked(
 ) -> Result<()> {
     let what = what.into();
     match tokio::time::timeout(REQUEST, request).await {
+        // The crate's property requests take an acknowledgement, which has no code, for an error.
+        Ok(Err(rtnetlink::Error::NetlinkError(message))) if message.code.is_none() => Ok(()),
         Ok(answer) => answer.map_err(|error| Error::netlink(what, error)),
         Err(_) => Err(Error::Timeout { what }),
     }

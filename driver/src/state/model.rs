@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::id::{EndpointId, NetworkId};
-use crate::device::{Mac, address::Addressing};
+use crate::device::{Mac, address::Addressing, link::Flags};
 
 /// The version of the layout that this driver writes.
 pub const VERSION: u32 = 1;
@@ -133,6 +133,11 @@ pub struct Original {
     pub up: bool,
     /// Its `ifalias`, empty if it had none.
     pub alias: String,
+    /// Its alternative names.
+    #[serde(default)]
+    pub altnames: Vec<String>,
+    /// Its receive filters and protocols.
+    pub flags: Flags,
     /// Its addresses and routes.
     #[serde(default)]
     pub addressing: Addressing,
@@ -151,6 +156,8 @@ pub struct Endpoint {
     pub hardware: Option<String>,
     /// The hardware address that the container has, if the link layer is Ethernet.
     pub mac: Option<Mac>,
+    /// When it was created, in seconds since 1970.
+    pub created: u64,
     /// `SandboxKey` of the container, once it has joined.
     #[serde(default)]
     pub sandbox: Option<PathBuf>,

@@ -2,5 +2,6 @@
 //!
 //! A request flows one way: `plugin` decodes it, `network` decides, [`device`] does it, `counters`
 //! watch it, [`state`] remembers it.
+pub mod counters;
 pub mod device;
 pub mod state;

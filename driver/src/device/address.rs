@@ -220,7 +220,7 @@ fn route_text(route: &RouteMessage) -> String {
 fn emit(message: &impl Emitable) -> String {
     let mut bytes = vec![0; message.buffer_len()];
     message.emit(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"))
 }
 
 fn parse<T>(

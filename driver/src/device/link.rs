@@ -42,6 +42,7 @@ impl fmt::Display for LinkRef<'_> {
 
 /// A netdev as it is at this moment, in the namespace of the socket that was asked.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are what the kernel says")]
 pub struct Link {
     /// Its number in its namespace.
     pub ifindex: u32,

@@ -40,8 +40,7 @@ impl Driver {
     pub async fn join(&self, network_id: &NetworkId, id: &EndpointId, sandbox: PathBuf) -> Result<Joined> {
         let _network = self.locks.lock(network_id).await;
         let network = self.network(network_id)?;
-        let endpoint =
-            network.endpoints.get(id).ok_or_else(|| Error::UnknownEndpoint(id.clone()))?.clone();
+        let endpoint = network.endpoints.get(id).ok_or_else(|| Error::UnknownEndpoint(id.clone()))?.clone();
         self.store
             .update(|state| {
                 if let Some(endpoint) = state.endpoint_mut(network_id, id) {

@@ -72,7 +72,13 @@ impl Driver {
     }
 
     /// The netdev in the namespace of `rtnl`, which is `netns` (the host's if none).
-    async fn at(&self, rtnl: &Rtnl, netns: Option<&NetNs>, id: &EndpointId, clue: &Clue) -> Result<Option<Link>> {
+    async fn at(
+        &self,
+        rtnl: &Rtnl,
+        netns: Option<&NetNs>,
+        id: &EndpointId,
+        clue: &Clue,
+    ) -> Result<Option<Link>> {
         match clue {
             Clue::Hardware(wanted) => {
                 let links = rtnl.links().await?;

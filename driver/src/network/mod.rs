@@ -136,7 +136,6 @@ pub struct Joined {
 }
 
 /// The driver: decides, and has the rooms below do it.
-#[derive(Debug)]
 pub struct Driver {
     store: Store,
     counters: Arc<Counters>,

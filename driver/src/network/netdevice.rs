@@ -81,7 +81,8 @@ impl Driver {
         let others = state.networks.iter().filter(|(id, _)| Some(*id) != network);
         let (id, other) = others.into_iter().find(|(_, other)| has(other, name))?;
         let users: Vec<_> = other.endpoints.iter().map(|(id, endpoint)| endpoint.user(id)).collect();
-        let users = if users.is_empty() { String::new() } else { format!(", in use by {}", users.join(", ")) };
+        let users =
+            if users.is_empty() { String::new() } else { format!(", in use by {}", users.join(", ")) };
         Some(format!("belongs to network {}{users}", id.short()))
     }
 
@@ -143,7 +144,10 @@ impl Driver {
         if above.is_empty() {
             return Ok(());
         }
-        Err(refuse(format!("{} on top of it would lose it; -o force=1 takes it all the same", above.join(", "))))
+        Err(refuse(format!(
+            "{} on top of it would lose it; -o force=1 takes it all the same",
+            above.join(", ")
+        )))
     }
 }
 

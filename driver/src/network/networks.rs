@@ -1,4 +1,5 @@
 //! Networks come and go.
+use std::collections::BTreeMap;
 
 use super::{CreateNetwork, Driver, Error, Result, options, options::BadOption};
 use crate::{
@@ -33,7 +34,8 @@ impl Driver {
             }
             (Mode::Sriov, _) => {
                 let netdevice = &requested.options.netdevice;
-                let reason = format!("is not in this version; -o mode=passthrough hands over all of {netdevice}");
+                let reason =
+                    format!("is not in this version; -o mode=passthrough hands over all of {netdevice}");
                 return Err(BadOption::new("mode", mode, reason).into());
             }
             (Mode::Passthrough, None) => {}
@@ -48,7 +50,7 @@ impl Driver {
             mode,
             options: requested.options,
             gateways: if request.internal { Vec::new() } else { request.gateways.clone() },
-            endpoints: Default::default(),
+            endpoints: BTreeMap::new(),
         };
         if let Some(known) = known {
             let same = Network { endpoints: known.endpoints.clone(), ..network } == known;
@@ -70,4 +72,3 @@ impl Driver {
         Ok(())
     }
 }
-

@@ -177,7 +177,9 @@ fn netdevice(text: &str) -> Result<String, String> {
 fn prefix(text: &str) -> Result<String, String> {
     let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if text.len() > MAX_PREFIX || text.starts_with('.') || !text.chars().all(safe) {
-        return Err(format!("must be 1 to {MAX_PREFIX} letters, digits, '-', '_' or '.', such as eth or net"));
+        return Err(format!(
+            "must be 1 to {MAX_PREFIX} letters, digits, '-', '_' or '.', such as eth or net"
+        ));
     }
     Ok(text.to_owned())
 }

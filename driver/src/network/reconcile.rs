@@ -16,8 +16,7 @@ impl Driver {
             let _network = self.locks.lock(network_id).await;
             // As it is now: calls are served meanwhile.
             let state = self.store.get();
-            let Some(endpoint) =
-                state.networks.get(network_id).and_then(|network| network.endpoints.get(id))
+            let Some(endpoint) = state.networks.get(network_id).and_then(|network| network.endpoints.get(id))
             else {
                 continue;
             };

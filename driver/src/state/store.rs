@@ -163,6 +163,8 @@ fn write(folder: &Path, state: &State) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::state::model::{Mode, Network, NetworkOptions, RxHook};
 
@@ -175,7 +177,7 @@ mod tests {
             rx_hook: RxHook::Auto,
             force: false,
         };
-        Network { mode: Mode::Passthrough, options, gateways: Vec::new(), endpoints: Default::default() }
+        Network { mode: Mode::Passthrough, options, gateways: Vec::new(), endpoints: BTreeMap::new() }
     }
 
     #[tokio::test]

@@ -104,8 +104,8 @@ fn build_object(compiler: &Compiler, bin: &Path, tree: &Tree, object: &Object) -
     folders.extend(std::env::split_paths(&process::path()));
     cargo.env("PATH", std::env::join_paths(folders).context("bpf-linker's folder has a colon in its name")?);
     process::step(&format!("Building {}.o with {compiler}", object.name), &mut cargo, LIMIT)?;
-    let built = build.join(TARGET).join("release").join("docker-passthrough");
-    place(compiler, &built, &tree.output.join(format!("{}.o", object.name)))
+    let linked = build.join(TARGET).join("release").join("docker-passthrough");
+    place(compiler, &linked, &tree.output.join(format!("{}.o", object.name)))
 }
 
 fn flags(compiler: &Compiler, tree: &Tree, build: &Path) -> Result<Vec<String>> {
@@ -128,15 +128,15 @@ fn flags(compiler: &Compiler, tree: &Tree, build: &Path) -> Result<Vec<String>> 
 
 /// Puts the object in its place, without DWARF; and leaves one alone that is the same, so that the
 /// driver is not built again.
-fn place(compiler: &Compiler, built: &Path, object: &Path) -> Result<()> {
+fn place(compiler: &Compiler, linked: &Path, object: &Path) -> Result<()> {
     let fresh = object.with_extension("o.new");
     let strip = PathBuf::from(format!("/usr/lib/llvm-{}/bin/llvm-strip", compiler.llvm));
     if strip.is_file() {
-        process::text(command(&strip).arg("-g").arg("-o").arg(&fresh).arg(built))?;
+        process::text(command(&strip).arg("-g").arg("-o").arg(&fresh).arg(linked))?;
     } else {
         note(&format!("there is no {}: DWARF stays in", strip.display()));
-        fs::copy(built, &fresh)
-            .with_context(|| format!("copying {} to {}", built.display(), fresh.display()))?;
+        fs::copy(linked, &fresh)
+            .with_context(|| format!("copying {} to {}", linked.display(), fresh.display()))?;
     }
     let bytes = read(&fresh)?;
     let same = fs::read(object).is_ok_and(|old| old == bytes);

@@ -60,19 +60,29 @@ impl Drop for Daemon {
 }
 
 /// A command that puts something back in order when this is dropped.
-pub struct Undo(Command);
+pub struct Undo(Option<Command>);
 
 impl Undo {
     /// To be done at the end, whatever the end is.
     pub fn later(command: Command) -> Self {
-        Self(command)
+        Self(Some(command))
+    }
+
+    /// It was done otherwise.
+    pub fn not_needed(mut self) {
+        self.0 = None;
     }
 }
 
 impl Drop for Undo {
     fn drop(&mut self) {
-        if let Err(error) = process::clean_up(&mut self.0) {
-            note(&format!("could not clean up: {error:#}"));
+        let Some(command) = &mut self.0 else { return };
+        if let Err(error) = process::clean_up(command) {
+            let error = format!("{error:#}");
+            // It is registered before what it undoes, which may have failed.
+            if !error.contains("No such") && !error.contains("not found") {
+                note(&format!("could not clean up: {error}"));
+            }
         }
     }
 }

@@ -1,18 +1,21 @@
 //! What cargo cannot say. Each command sets up what it needs.
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
 mod bpf;
 mod build;
 mod compiler;
 mod daemon;
+mod demo;
+mod engine;
 mod interrupt;
 mod linker;
 mod packages;
 mod process;
 mod step;
+mod test;
 mod workspace;
 
 /// What cargo cannot say. Each command sets up what it needs.
@@ -40,6 +43,14 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
+    /// Run all tests, on real kernels and engines, with everything they need
+    Test {
+        /// For `cargo test`
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Hand a netdev to a container, move traffic, compare the counters
+    Demo(demo::Options),
 }
 
 fn main() -> ExitCode {
@@ -54,9 +65,21 @@ fn main() -> ExitCode {
 }
 
 fn run(command: &Command) -> Result<()> {
-    match *command {
-        Command::BuildEbpf { toolchain, twice: false } => bpf::build(toolchain),
-        Command::BuildEbpf { toolchain, twice: true } => bpf::build_twice(toolchain),
-        Command::Build { release } => build::driver(release).map(drop),
+    match command {
+        Command::BuildEbpf { toolchain, twice: false } => bpf::build(*toolchain),
+        Command::BuildEbpf { toolchain, twice: true } => bpf::build_twice(*toolchain),
+        Command::Build { release } => build::driver(*release).map(drop),
+        Command::Test { arguments } => test::run(arguments),
+        Command::Demo(options) => demo::run(options),
     }
+}
+
+fn must_be_root(command: &str, why: &str) -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    // Root's own HOME may have no toolchain.
+    bail!(
+        "{command} must run as root, for {why}; type\n    sudo env HOME=\"$HOME\" PATH=\"$PATH\" cargo xtask {command}"
+    )
 }

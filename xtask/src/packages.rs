@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use nix::unistd::geteuid;
 
 use crate::process::{self, command};
-use crate::step::{note, say};
+use crate::step::note;
 
 const LIMIT: Duration = Duration::from_mins(15);
 
@@ -45,7 +45,7 @@ pub fn ensure(purpose: &str, needs: &[Need]) -> Result<()> {
     }
     let mut updated = false;
     let mut names = chosen(&missing);
-    if !geteuid().is_root() {
+    if !may_install() {
         let names = names
             .unwrap_or_else(|| missing.iter().filter_map(|need| need.packages.first().cloned()).collect());
         bail!(
@@ -77,13 +77,6 @@ pub fn ensure(purpose: &str, needs: &[Need]) -> Result<()> {
         bail!("{purpose} needs {}, which is still missing after installing {}", need.what, names.join(" "));
     }
     Ok(())
-}
-
-/// Like [`ensure`], for what the work can do without: then it says so.
-pub fn try_ensure(purpose: &str, needs: &[Need]) {
-    if let Err(error) = ensure(purpose, needs) {
-        say(&format!("going on without: {error:#}"));
-    }
 }
 
 /// Whether this user can install packages here.

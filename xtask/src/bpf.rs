@@ -1,7 +1,8 @@
 //! `build-ebpf`: the BPF object that the driver carries.
 //!
-//! The same source gives the same bytes, wherever it lies: paths are remapped, and DWARF, which says
-//! the most about the machine, is left out. BTF, which the kernel reads, stays.
+//! The same source gives the same bytes, wherever it lies: paths are remapped, functions' names do not
+//! depend on the folder (`bpf-rustc.sh`), and DWARF, which says the most about the machine, is left
+//! out. BTF, which the kernel reads, stays.
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -99,6 +100,7 @@ fn build_object(compiler: &Compiler, bin: &Path, tree: &Tree, object: &Object) -
         Origin::Debian => cargo.env("RUSTC_BOOTSTRAP", "aya_ebpf"),
         Origin::Nightly => cargo.args(["-Z", "build-std=core"]),
     };
+    cargo.env("RUSTC_WRAPPER", workspace::root().join("xtask/bpf-rustc.sh"));
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(compiler, tree, &build)?.join("\x1f"));
     let mut folders = vec![bin.to_owned()];
     folders.extend(std::env::split_paths(&process::path()));

@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if error.is::<interrupt::Interrupted>() => ExitCode::from(130),
         Err(error) => {
-            eprintln!("error: {error:?}");
+            step::show(&error);
             ExitCode::FAILURE
         }
     }

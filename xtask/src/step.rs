@@ -50,6 +50,14 @@ pub fn note(what: &str) {
     eprintln!("    {what}");
 }
 
+/// An error and what led to it; without the backtrace that `RUST_BACKTRACE` adds.
+pub fn show(error: &anyhow::Error) {
+    eprintln!("error: {error}");
+    for cause in error.chain().skip(1) {
+        note(&cause.to_string());
+    }
+}
+
 impl Step {
     /// Announces the work.
     pub fn begin(what: &str) -> Self {

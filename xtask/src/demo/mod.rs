@@ -13,7 +13,7 @@ use crate::daemon::{Daemon, Scratch, Undo, unique};
 use crate::engine::{self, Engine};
 use crate::packages::{self, Need};
 use crate::process::{self, command};
-use crate::step::{note, say, wait_for};
+use crate::step::{self, note, say, wait_for};
 use crate::{build, interrupt, must_be_root};
 
 mod figures;
@@ -73,7 +73,7 @@ pub fn run(options: &Options) -> Result<()> {
     if let Err(error) = &outcome
         && !error.is::<interrupt::Interrupted>()
     {
-        eprintln!("{error:?}");
+        step::show(error);
     }
     let left = leftovers(&id)?;
     ensure!(left.is_empty(), "the demo left behind:\n    {}", left.join("\n    "));

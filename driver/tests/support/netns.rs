@@ -1,0 +1,65 @@
+//! Named network namespaces: a far end, or what a container would be.
+use std::{path::PathBuf, process::Command};
+
+use super::command::{self, Background};
+
+/// A network namespace that is gone, with the devices in it, when this goes out of scope.
+pub struct Netns {
+    name: String,
+}
+
+impl Netns {
+    /// Makes it, with loopback up.
+    #[track_caller]
+    pub fn new(name: String) -> Self {
+        command::ip(&format!("netns add {name}"));
+        let netns = Self { name };
+        netns.ip("link set lo up");
+        netns
+    }
+
+    /// Its name for `ip`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file that Docker would call the sandbox key.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// `ip` inside.
+    #[track_caller]
+    pub fn ip(&self, line: &str) -> String {
+        command::ip(&format!("-n {} {line}", self.name))
+    }
+
+    /// A program inside; `ip netns exec` would hide the BPF file system.
+    pub fn attempt(&self, line: &str) -> Result<String, String> {
+        let inside = format!("--net={}", self.path().display());
+        let args: Vec<&str> = [inside.as_str()].into_iter().chain(line.split_whitespace()).collect();
+        command::attempt("nsenter", &args)
+    }
+
+    /// The same; panics if it fails.
+    #[track_caller]
+    pub fn run(&self, line: &str) -> String {
+        self.attempt(line).unwrap_or_else(|complaint| panic!("in {}: {line}: {complaint}", self.name))
+    }
+
+    /// A program that goes on inside until the answer is dropped.
+    #[track_caller]
+    pub fn background(&self, line: &str) -> Background {
+        Background::start(
+            Command::new("nsenter")
+                .arg(format!("--net={}", self.path().display()))
+                .args(line.split_whitespace()),
+        )
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = command::attempt("ip", &["netns", "del", &self.name]);
+    }
+}

@@ -1,0 +1,197 @@
+//! A NIC as far as the driver can tell: a veth of the host, its cable ending in a namespace of its own.
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::{command, netns::Netns, unique};
+
+/// A netdev of the host, and the host at the other end of its cable.
+pub struct Nic {
+    /// Its name in the host.
+    pub name: String,
+    /// Where the cable ends, in a device called `far`.
+    pub far: Netns,
+    n: u8,
+}
+
+impl Nic {
+    /// A NIC that is down, so that nothing was counted on it yet, and a far end that is up.
+    #[track_caller]
+    pub fn new() -> Self {
+        let n = unique();
+        let far = Netns::new(format!("far{n}"));
+        let nic = Self { name: format!("nic{n}"), far, n };
+        nic.plug();
+        nic
+    }
+
+    /// Makes the devices; for a NIC that went with its container, once more.
+    #[track_caller]
+    pub fn plug(&self) {
+        let Self { name, far, n } = self;
+        command::ip(&format!(
+            "link add {name} address {} type veth peer name far address 02:fa:00:00:00:{n:02x} netns {}",
+            self.mac(),
+            far.name()
+        ));
+        // One segment a packet: a device's own statistics count a GSO packet as one.
+        command::ip(&format!("link set {name} gso_max_segs 1"));
+        far.ip("link set far gso_max_segs 1");
+        far.ip(&format!("addr add {}/24 dev far", self.far4()));
+        far.ip(&format!("addr add {}/64 dev far nodad", self.far6()));
+        far.ip("link set far up");
+    }
+
+    /// Its MAC, until someone sets another.
+    pub fn mac(&self) -> String {
+        format!("02:0c:00:00:00:{:02x}", self.n)
+    }
+
+    /// The IPv4 subnet of this cable.
+    pub fn net4(&self) -> String {
+        format!("10.64.{}.0/24", self.n)
+    }
+
+    /// The far end's address, which is the gateway too.
+    pub fn far4(&self) -> String {
+        self.near4(1)
+    }
+
+    /// An address for a container.
+    pub fn near4(&self, host: u8) -> String {
+        format!("10.64.{}.{host}", self.n)
+    }
+
+    /// The IPv6 subnet of this cable.
+    pub fn net6(&self) -> String {
+        format!("fd64:{:x}::/64", self.n)
+    }
+
+    /// The far end's address, which is the gateway too.
+    pub fn far6(&self) -> String {
+        self.near6(1)
+    }
+
+    /// An address for a container.
+    pub fn near6(&self, host: u8) -> String {
+        format!("fd64:{:x}::{host:x}", self.n)
+    }
+
+    /// How the host sees it; `None` if the host does not have it.
+    pub fn look(&self) -> Option<Look> {
+        Look::at(None, &self.name)
+    }
+
+    /// The name the host knows this device under, whoever renamed it.
+    pub fn name_now(&self) -> Option<String> {
+        let links = list(&["link", "show", "type", "veth"]);
+        // The namespace at the other end of the cable is what nobody could change.
+        let peers = list(&["netns", "list-id"]);
+        let here = peers.iter().find(|ns| ns["name"] == self.far.name())?;
+        let found = links.iter().find(|link| link["link_netnsid"] == here["nsid"])?;
+        Some(text(&found["ifname"]))
+    }
+
+    /// What the far end's device sent and received: what the near end received and sent.
+    pub fn far_counters(&self) -> Traffic {
+        let links = list(&["-n", self.far.name(), "-s", "link", "show", "dev", "far"]);
+        let stats = &links[0]["stats64"];
+        let number = |way: &str, unit: &str| stats[way][unit].as_u64().expect("statistics of a link");
+        Traffic {
+            rx_packets: number("tx", "packets"),
+            rx_bytes: number("tx", "bytes"),
+            tx_packets: number("rx", "packets"),
+            tx_bytes: number("rx", "bytes"),
+        }
+    }
+
+    /// Panics unless the far end gets an answer from `address`, `count` times.
+    #[track_caller]
+    pub fn ping(&self, address: &str, count: u32) {
+        self.far.run(&format!("busybox ping -c {count} -i 0.02 -W 5 {address}"));
+    }
+}
+
+impl Drop for Nic {
+    fn drop(&mut self) {
+        // A veth goes with its peer, wherever that is now.
+        let _ = command::attempt("ip", &["-n", self.far.name(), "link", "del", "far"]);
+    }
+}
+
+/// Packets and bytes as the near end has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    pub rx_packets: u64,
+    pub rx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+}
+
+/// Everything about a netdev that its next user would notice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    pub name: String,
+    pub mac: String,
+    pub mtu: u64,
+    /// UP, PROMISC, NOARP and the like; not the carrier's.
+    pub flags: BTreeSet<String>,
+    pub alias: Option<String>,
+    pub altnames: BTreeSet<String>,
+    /// With prefix length; without those that the kernel makes itself.
+    pub addresses: BTreeSet<String>,
+    /// How XDP is attached.
+    pub xdp: Option<String>,
+    pub txqlen: u64,
+    pub master: Option<String>,
+}
+
+impl Look {
+    /// At a device of the host, or of a namespace.
+    pub fn at(netns: Option<&Netns>, name: &str) -> Option<Self> {
+        let line = match netns {
+            None => vec!["-j", "addr", "show", "dev", name],
+            Some(netns) => vec!["-n", netns.name(), "-j", "addr", "show", "dev", name],
+        };
+        let answer = command::attempt("ip", &line).ok()?;
+        let links: Vec<Value> = serde_json::from_str(&answer).expect("what `ip -j` says");
+        let link = links.iter().find(|link| link["ifname"] == name)?;
+        let strings =
+            |of: &Value| -> BTreeSet<String> { of.as_array().into_iter().flatten().map(text).collect() };
+        let mut flags = strings(&link["flags"]);
+        for carrier in ["LOWER_UP", "NO-CARRIER"] {
+            flags.remove(carrier);
+        }
+        let made_here = |address: &&Value| address["scope"] != "link";
+        let addresses = link["addr_info"].as_array().into_iter().flatten().filter(made_here);
+        Some(Self {
+            name: text(&link["ifname"]),
+            mac: text(&link["address"]),
+            mtu: link["mtu"].as_u64().expect("an MTU"),
+            flags,
+            alias: link["ifalias"].as_str().map(str::to_owned),
+            altnames: strings(&link["altnames"]),
+            addresses: addresses.map(|a| format!("{}/{}", text(&a["local"]), a["prefixlen"])).collect(),
+            xdp: link["xdp"]["mode"].as_u64().map(|mode| format!("mode {mode}")),
+            txqlen: link["txqlen"].as_u64().unwrap_or(0),
+            master: link["master"].as_str().map(str::to_owned),
+        })
+    }
+
+    /// Whether it is up.
+    pub fn is_up(&self) -> bool {
+        self.flags.contains("UP")
+    }
+}
+
+/// What `ip -j` lists.
+fn list(args: &[&str]) -> Vec<Value> {
+    let args: Vec<&str> = [&["-j"], args].concat();
+    let answer = command::run("ip", &args);
+    // An empty list comes as nothing at all.
+    if answer.is_empty() { Vec::new() } else { serde_json::from_str(&answer).expect("what `ip -j` says") }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}

@@ -3,10 +3,24 @@
 
 mod support;
 mod protocol {
+    pub mod lifecycle;
+    pub mod messages;
+    pub mod options;
+    pub mod rescue;
+    pub mod restart;
     pub mod transport;
 }
 
 fn main() -> std::process::ExitCode {
-    let trials = [protocol::transport::trials()].into_iter().flatten().collect();
-    support::machine::main(trials)
+    use protocol::{lifecycle, messages, options, rescue, restart, transport};
+
+    let trials = [
+        transport::trials(),
+        messages::trials(),
+        options::trials(),
+        lifecycle::trials(),
+        rescue::trials(),
+        restart::trials(),
+    ];
+    support::machine::main(trials.into_iter().flatten().collect())
 }

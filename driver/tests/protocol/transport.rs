@@ -90,7 +90,7 @@ fn body_over_a_mebibyte_is_413() {
         .send(format!("POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").as_bytes());
     for _ in 0..20 {
         connection.send(b"10000\r\n");
-        connection.send(&[b' '; 0x10000]);
+        connection.send(&vec![b' '; 0x10000]);
         connection.send(b"\r\n");
     }
     assert_eq!(connection.read_answer().unwrap().status, 413);
@@ -165,7 +165,7 @@ fn socket_is_for_root_only() {
 }
 
 fn stale_socket_is_replaced() {
-    let mut driver = Driver::start();
+    let driver = Driver::start();
     driver.kill();
     assert!(driver.socket.exists(), "kill -9 leaves the socket's file behind");
     assert!(UnixStream::connect(&driver.socket).is_err(), "nobody listens");
@@ -175,15 +175,23 @@ fn stale_socket_is_replaced() {
 
 fn live_socket_is_refused() {
     let driver = Driver::start();
-    let second = driver.command("serve").output().unwrap();
+    let other = Driver::without_engine();
+    let second = other.command("serve").arg("--socket").arg(&driver.socket).output().unwrap();
     let said = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(matches!(second.status.code(), Some(1..=100)), "{}: {said}", second.status);
     assert_names(&said, &[driver.socket.to_str().unwrap()]);
     // The first has its socket still.
     driver.assert_alive();
 
+    // Two drivers in one state folder would overwrite each other's, whatever their sockets.
+    let elsewhere = other.socket.with_extension("elsewhere");
+    let twin = driver.command("serve").arg("--socket").arg(&elsewhere).output().unwrap();
+    let said = String::from_utf8_lossy(&twin.stderr).into_owned();
+    assert!(matches!(twin.status.code(), Some(1..=100)), "{}: {said}", twin.status);
+    assert_names(&said, &[driver.state_dir.to_str().unwrap()]);
+    driver.assert_alive();
+
     // A file that is no socket is nobody's to delete.
-    let mut other = Driver::stopped("unix:///run/no-engine.sock");
     fs::write(&other.socket, "precious").unwrap();
     let third = other.command("serve").output().unwrap();
     let said = String::from_utf8_lossy(&third.stderr).into_owned();
@@ -197,7 +205,7 @@ fn live_socket_is_refused() {
 }
 
 fn socket_comes_from_systemd() {
-    let mut driver = Driver::stopped("unix:///run/no-engine.sock");
+    let driver = Driver::without_engine();
     let listener = UnixListener::bind(&driver.socket).unwrap();
     driver.serve_activated(listener.try_clone().unwrap());
     driver.assert_alive();
@@ -213,7 +221,7 @@ fn socket_comes_from_systemd() {
 }
 
 fn sigterm_finishes_what_is_under_way() {
-    let mut driver = Driver::start();
+    let driver = Driver::start();
     let nic = Nic::new();
     let id = docker_id();
     let body = simulated::network(&id, &json!({"netdevice": nic.name})).to_string();

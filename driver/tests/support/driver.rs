@@ -7,7 +7,10 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
 };
 
@@ -37,7 +40,8 @@ pub struct Driver {
     pub bpffs: PathBuf,
     docker_host: String,
     log: PathBuf,
-    process: Option<Child>,
+    /// Behind a lock, so that a test can restart it under a container that borrows it.
+    process: Mutex<Option<Child>>,
 }
 
 /// An element of `stats --json`.
@@ -88,7 +92,7 @@ impl Driver {
     /// A driver without an engine, serving.
     #[track_caller]
     pub fn start() -> Self {
-        let mut driver = Self::stopped("unix:///run/no-engine.sock");
+        let driver = Self::without_engine();
         driver.serve();
         driver
     }
@@ -96,9 +100,14 @@ impl Driver {
     /// A driver beside an engine, serving.
     #[track_caller]
     pub fn start_beside(docker_host: &str) -> Self {
-        let mut driver = Self::stopped(docker_host);
+        let driver = Self::stopped(docker_host);
         driver.serve();
         driver
+    }
+
+    /// A driver without an engine, that does not run yet.
+    pub fn without_engine() -> Self {
+        Self::stopped("unix:///run/no-engine.sock")
     }
 
     /// A driver that does not run yet.
@@ -113,7 +122,7 @@ impl Driver {
             bpffs: PathBuf::from(format!("/sys/fs/bpf/{name}")),
             log: PathBuf::from(format!("/run/{name}/log")),
             docker_host: docker_host.to_owned(),
-            process: None,
+            process: Mutex::default(),
             state_dir,
             name,
         }
@@ -147,29 +156,26 @@ impl Driver {
 
     /// Starts it, and waits until it answers.
     #[track_caller]
-    pub fn serve(&mut self) {
-        assert!(self.process.is_none(), "{} runs already", self.name);
-        let mut command = self.serve_command(&[BINARY]);
-        self.process = Some(command.spawn().unwrap_or_else(|e| panic!("{BINARY}: {e}")));
-        self.wait_until_serving();
+    pub fn serve(&self) {
+        self.spawn(self.serve_command(&[BINARY]));
     }
 
     /// Starts it as systemd does, with a socket that listens already.
     #[track_caller]
-    pub fn serve_activated(&mut self, listener: UnixListener) {
+    pub fn serve_activated(&self, listener: UnixListener) {
         // The listener comes as standard input, and exec keeps the pid that the shell has named.
         let shell = r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&0 </dev/null"#;
         let mut command = self.serve_command(&["sh", "-c", shell, "sh", BINARY]);
         command.stdin(OwnedFd::from(listener));
-        self.process = Some(command.spawn().expect("a shell"));
-        self.wait_until_serving();
+        self.spawn(command);
     }
 
     #[track_caller]
-    fn wait_until_serving(&mut self) {
+    fn spawn(&self, mut command: Command) {
+        assert!(self.process().is_none(), "{} runs already", self.name);
+        *self.process() = Some(command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")));
         eventually("the driver serves", || {
-            if let Some(status) = self.process.as_mut().and_then(|p| p.try_wait().expect("its status")) {
-                self.process = None;
+            if let Some(status) = self.ended() {
                 panic!("the driver ended at once, {status}:\n{}", self.log());
             }
             match http::request(&self.socket, "POST", "/Plugin.Activate", b"") {
@@ -179,39 +185,46 @@ impl Driver {
         });
     }
 
-    /// Its process.
-    pub fn pid(&self) -> Pid {
-        let process = self.process.as_ref().expect("a running driver");
-        Pid::from_raw(process.id().try_into().expect("a pid"))
+    fn process(&self) -> MutexGuard<'_, Option<Child>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How it ended, if it did.
+    fn ended(&self) -> Option<ExitStatus> {
+        let mut process = self.process();
+        let status = process.as_mut().expect("a running driver").try_wait().expect("its status");
+        if status.is_some() {
+            *process = None;
+        }
+        status
     }
 
     /// `kill -9`.
     #[track_caller]
-    pub fn kill(&mut self) {
-        let mut process = self.process.take().expect("a running driver");
+    pub fn kill(&self) {
+        let mut process = self.process().take().expect("a running driver");
         process.kill().expect("kill -9");
         assert_eq!(process.wait().expect("its status").signal(), Some(9));
     }
 
     /// Sends SIGTERM, and lets it go on.
+    #[track_caller]
     pub fn ask_to_end(&self) {
-        kill(self.pid(), Signal::SIGTERM).expect("SIGTERM");
+        let pid = self.process().as_ref().expect("a running driver").id();
+        kill(Pid::from_raw(pid.try_into().expect("a pid")), Signal::SIGTERM).expect("SIGTERM");
     }
 
     /// Waits for the end.
     #[track_caller]
-    pub fn wait(&mut self) -> ExitStatus {
-        let status = eventually("the driver ends", || {
-            let process = self.process.as_mut().expect("a running driver");
-            process.try_wait().expect("its status").ok_or("it still runs".to_owned())
-        });
-        self.process = None;
-        status
+    pub fn wait(&self) -> ExitStatus {
+        eventually("the driver ends", || {
+            self.ended().ok_or_else(|| format!("it still runs:\n{}", self.log()))
+        })
     }
 
     /// Ends it as systemd does.
     #[track_caller]
-    pub fn terminate(&mut self) {
+    pub fn terminate(&self) {
         self.ask_to_end();
         let status = self.wait();
         assert!(status.success(), "after SIGTERM: {status}:\n{}", self.log());
@@ -219,7 +232,7 @@ impl Driver {
 
     /// Ends it, and panics if it leaves anything in the machine.
     #[track_caller]
-    pub fn finish(mut self) {
+    pub fn finish(self) {
         self.terminate();
         assert!(!self.socket.exists(), "its socket is still there");
         assert_eq!(entries(&self.bpffs), [""; 0], "pins left behind");
@@ -297,7 +310,7 @@ impl Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        if let Some(mut process) = self.process.take() {
+        if let Some(mut process) = self.process().take() {
             let _ = process.kill();
             let _ = process.wait();
         }

@@ -89,15 +89,12 @@ impl Connection {
         let lower = head.to_lowercase();
         let length = lower.split("content-length:").nth(1).and_then(|rest| rest.lines().next());
         let mut body = Vec::new();
-        match length {
-            Some(length) => {
-                body.resize(length.trim().parse().expect("a content length"), 0);
-                self.0.read_exact(&mut body)?;
-            }
-            None => {
-                assert!(!lower.contains("chunked"), "the engine's answers are short: {head}");
-                self.0.read_to_end(&mut body)?;
-            }
+        if let Some(length) = length {
+            body.resize(length.trim().parse().expect("a content length"), 0);
+            self.0.read_exact(&mut body)?;
+        } else {
+            assert!(!lower.contains("chunked"), "the answers to an engine are short: {head}");
+            self.0.read_to_end(&mut body)?;
         }
         Ok(Answer { status, head, body })
     }

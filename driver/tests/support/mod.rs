@@ -5,6 +5,7 @@ pub mod command;
 pub mod docker;
 pub mod driver;
 pub mod http;
+pub mod look;
 pub mod machine;
 pub mod netns;
 pub mod nic;

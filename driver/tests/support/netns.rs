@@ -1,7 +1,10 @@
 //! Named network namespaces: a far end, or what a container would be.
 use std::{path::PathBuf, process::Command};
 
-use super::command::{self, Background};
+use super::{
+    command::{self, Background},
+    look::Place,
+};
 
 /// A network namespace that is gone, with the devices in it, when this goes out of scope.
 pub struct Netns {
@@ -34,17 +37,15 @@ impl Netns {
         command::ip(&format!("-n {} {line}", self.name))
     }
 
-    /// A program inside; `ip netns exec` would hide the BPF file system.
-    pub fn attempt(&self, line: &str) -> Result<String, String> {
-        let inside = format!("--net={}", self.path().display());
-        let args: Vec<&str> = [inside.as_str()].into_iter().chain(line.split_whitespace()).collect();
-        command::attempt("nsenter", &args)
+    /// The machine's programs inside.
+    pub fn place(&self) -> Place {
+        Place::Named(self.path())
     }
 
-    /// The same; panics if it fails.
+    /// One of them; panics if it fails.
     #[track_caller]
     pub fn run(&self, line: &str) -> String {
-        self.attempt(line).unwrap_or_else(|complaint| panic!("in {}: {line}: {complaint}", self.name))
+        self.place().run(line)
     }
 
     /// A program that goes on inside until the answer is dropped.

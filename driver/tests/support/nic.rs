@@ -1,9 +1,12 @@
 //! A NIC as far as the driver can tell: a veth of the host, its cable ending in a namespace of its own.
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 
-use super::{command, netns::Netns, unique};
+use super::{
+    command,
+    look::{Look, Place, text},
+    netns::Netns,
+    unique,
+};
 
 /// A netdev of the host, and the host at the other end of its cable.
 pub struct Nic {
@@ -79,7 +82,7 @@ impl Nic {
 
     /// How the host sees it; `None` if the host does not have it.
     pub fn look(&self) -> Option<Look> {
-        Look::at(None, &self.name)
+        Look::at(&Place::Host, &self.name)
     }
 
     /// The name the host knows this device under, whoever renamed it.
@@ -128,70 +131,10 @@ pub struct Traffic {
     pub tx_bytes: u64,
 }
 
-/// Everything about a netdev that its next user would notice.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Look {
-    pub name: String,
-    pub mac: String,
-    pub mtu: u64,
-    /// UP, PROMISC, NOARP and the like; not the carrier's.
-    pub flags: BTreeSet<String>,
-    pub alias: Option<String>,
-    pub altnames: BTreeSet<String>,
-    /// With prefix length; without those that the kernel makes itself.
-    pub addresses: BTreeSet<String>,
-    /// How XDP is attached.
-    pub xdp: Option<String>,
-    pub txqlen: u64,
-    pub master: Option<String>,
-}
-
-impl Look {
-    /// At a device of the host, or of a namespace.
-    pub fn at(netns: Option<&Netns>, name: &str) -> Option<Self> {
-        let line = match netns {
-            None => vec!["-j", "addr", "show", "dev", name],
-            Some(netns) => vec!["-n", netns.name(), "-j", "addr", "show", "dev", name],
-        };
-        let answer = command::attempt("ip", &line).ok()?;
-        let links: Vec<Value> = serde_json::from_str(&answer).expect("what `ip -j` says");
-        let link = links.iter().find(|link| link["ifname"] == name)?;
-        let strings =
-            |of: &Value| -> BTreeSet<String> { of.as_array().into_iter().flatten().map(text).collect() };
-        let mut flags = strings(&link["flags"]);
-        for carrier in ["LOWER_UP", "NO-CARRIER"] {
-            flags.remove(carrier);
-        }
-        let made_here = |address: &&Value| address["scope"] != "link";
-        let addresses = link["addr_info"].as_array().into_iter().flatten().filter(made_here);
-        Some(Self {
-            name: text(&link["ifname"]),
-            mac: text(&link["address"]),
-            mtu: link["mtu"].as_u64().expect("an MTU"),
-            flags,
-            alias: link["ifalias"].as_str().map(str::to_owned),
-            altnames: strings(&link["altnames"]),
-            addresses: addresses.map(|a| format!("{}/{}", text(&a["local"]), a["prefixlen"])).collect(),
-            xdp: link["xdp"]["mode"].as_u64().map(|mode| format!("mode {mode}")),
-            txqlen: link["txqlen"].as_u64().unwrap_or(0),
-            master: link["master"].as_str().map(str::to_owned),
-        })
-    }
-
-    /// Whether it is up.
-    pub fn is_up(&self) -> bool {
-        self.flags.contains("UP")
-    }
-}
-
 /// What `ip -j` lists.
 fn list(args: &[&str]) -> Vec<Value> {
     let args: Vec<&str> = [&["-j"], args].concat();
     let answer = command::run("ip", &args);
     // An empty list comes as nothing at all.
     if answer.is_empty() { Vec::new() } else { serde_json::from_str(&answer).expect("what `ip -j` says") }
-}
-
-fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_default().to_owned()
 }

@@ -1,12 +1,7 @@
 //! What the engine does with a driver and a netdev, without an engine.
 use serde_json::{Value, json};
 
-use super::{
-    command, docker_id,
-    driver::Driver,
-    netns::Netns,
-    nic::{Look, Nic},
-};
+use super::{command, docker_id, driver::Driver, look::Look, netns::Netns, nic::Nic};
 
 /// The body of `CreateNetwork`.
 pub fn network(id: &str, options: &Value) -> Value {
@@ -145,6 +140,6 @@ impl<'a> Container<'a> {
 
     /// How a process in it sees the netdev, under the name it should have.
     pub fn look(&self) -> Option<Look> {
-        Look::at(Some(&self.netns), Self::INSIDE)
+        Look::at(&self.netns.place(), Self::INSIDE)
     }
 }

@@ -5,10 +5,10 @@ use serde_json::json;
 
 use crate::support::{
     assert_names, command, docker_id,
-    driver::{Driver, Stats},
+    driver::Driver,
     eventually,
     look::Look,
-    nic::Nic,
+    nic::{Nic, Traffic},
     simulated::{self, Container},
     trials,
 };
@@ -27,16 +27,6 @@ trials![
     delete_without_leave_brings_the_device_home,
     twenty_networks_at_once,
 ];
-
-/// Panics unless the driver counts exactly what the far end does.
-#[track_caller]
-pub fn assert_counts_agree(driver: &Driver, nic: &Nic) -> Stats {
-    eventually("the driver counts what the far end counts", || {
-        let far = nic.far_counters();
-        let stats = driver.stats_of(&nic.name);
-        if stats.traffic() == far { Ok(stats) } else { Err(format!("far end {far:?}, driver {stats:?}")) }
-    })
-}
 
 fn device_is_prepared_and_given_back() {
     let driver = Driver::start();
@@ -217,7 +207,7 @@ fn every_hook_counts_what_the_far_end_counts() {
         for size in [0, 1, 18, 1000, 1472] {
             nic.far.run(&format!("busybox ping -c 20 -i 0.01 -W 5 -s {size} {}", nic.near4(2)));
         }
-        let stats = assert_counts_agree(&driver, &nic);
+        let stats = driver.agrees_with(&nic, Traffic::default());
         assert!(stats.traffic().rx_packets >= 100 && stats.traffic().tx_packets >= 100, "{stats:?}");
         assert!(stats.rx_hook.starts_with(expected), "{stats:?}");
         assert!(matches!(stats.rx_hook.as_str(), "xdp" | "tcx"), "{stats:?}");
@@ -258,7 +248,7 @@ fn container_cannot_take_the_counters_off() {
         container.netns.ip(&format!("link set {inside} name evil0"));
         container.netns.ip("link set evil0 up");
         nic.ping(&nic.near4(2), 10);
-        let stats = assert_counts_agree(&driver, &nic);
+        let stats = driver.agrees_with(&nic, Traffic::default());
         assert!(stats.traffic().rx_packets >= 10 && stats.traffic().tx_packets >= 10, "{stats:?}");
         container.stop();
         driver.done("DeleteNetwork", &json!({"NetworkID": id}));
@@ -340,7 +330,7 @@ fn twenty_networks_at_once() {
                 for _ in 0..2 {
                     let container = Container::start(driver, nic, &network);
                     nic.ping(&nic.near4(2), 2);
-                    assert_counts_agree(driver, nic);
+                    driver.agrees_with(nic, Traffic::default());
                     container.stop();
                 }
                 driver.done("DeleteNetwork", &json!({"NetworkID": network}));

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::{
     assert_names, command, docker_id,
     driver::Driver,
-    nic::Nic,
+    nic::{Nic, Traffic},
     simulated::{self, Container},
     trials,
 };
@@ -102,14 +102,14 @@ fn counters_go_on_while_it_is_down() {
     let network = simulated::create_network(&driver, &nic);
     let container = Container::start(&driver, &nic, &network);
     nic.ping(&nic.near4(2), 5);
-    let first = super::lifecycle::assert_counts_agree(&driver, &nic).traffic();
+    let first = driver.agrees_with(&nic, Traffic::default()).traffic();
     driver.kill();
     nic.ping(&nic.near4(2), 5);
-    let down = super::lifecycle::assert_counts_agree(&driver, &nic).traffic();
+    let down = driver.agrees_with(&nic, Traffic::default()).traffic();
     assert!(down.rx_packets >= first.rx_packets + 5, "{first:?}, {down:?}");
     driver.serve();
     nic.ping(&nic.near4(2), 5);
-    let after = super::lifecycle::assert_counts_agree(&driver, &nic).traffic();
+    let after = driver.agrees_with(&nic, Traffic::default()).traffic();
     assert!(after.rx_packets >= down.rx_packets + 5, "{down:?}, {after:?}");
     container.stop();
     driver.done("DeleteNetwork", &json!({"NetworkID": network}));
@@ -231,7 +231,7 @@ fn started_again_and_again_in_one_life() {
         driver.serve();
     }
     nic.ping(&nic.near4(2), 5);
-    super::lifecycle::assert_counts_agree(&driver, &nic);
+    driver.agrees_with(&nic, Traffic::default());
     assert_eq!(driver.stats().len(), 1);
     container.stop();
     driver.done("DeleteNetwork", &json!({"NetworkID": network}));

@@ -16,10 +16,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{
-    command, eventually,
-    look::{Look, Place},
-};
+use super::{command, eventually};
 
 /// Another engine's daemon than the one that is installed; its containerd and runc beside it.
 const ENV_DOCKERD: &str = "DOCKER_PASSTHROUGH_TEST_DOCKERD";
@@ -169,83 +166,5 @@ impl Drop for Engine {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
-    }
-}
-
-/// A container, removed when this goes out of scope.
-pub struct Container<'a> {
-    engine: &'a Engine,
-    pub name: String,
-}
-
-impl<'a> Container<'a> {
-    /// `docker run` of a process that does nothing, or the complaint.
-    pub fn attempt(engine: &'a Engine, name: &str, options: &[&str]) -> Result<Self, String> {
-        let container = Self { engine, name: name.to_owned() };
-        let args = [&["run", "-d", "--name", name], options, &[IMAGE, "sleep", "1000000"]].concat();
-        engine.attempt(&args)?;
-        Ok(container)
-    }
-
-    /// The same; panics if it does not run.
-    #[track_caller]
-    pub fn run(engine: &'a Engine, name: &str, options: &[&str]) -> Self {
-        Self::attempt(engine, name, options).unwrap_or_else(|complaint| {
-            panic!("docker run {}: {complaint}\n{}", options.join(" "), engine.log())
-        })
-    }
-
-    /// `docker VERB … NAME`.
-    #[track_caller]
-    pub fn docker(&self, verb: &[&str]) -> String {
-        self.engine.docker(&[verb, &[&self.name]].concat())
-    }
-
-    /// `docker stop`; the process is PID 1 in there and heeds SIGKILL only.
-    #[track_caller]
-    pub fn stop(&self) {
-        self.docker(&["stop", "-t", "0"]);
-    }
-
-    /// A shell command inside.
-    #[track_caller]
-    pub fn sh(&self, line: &str) -> String {
-        self.engine.docker(&["exec", &self.name, "sh", "-c", line])
-    }
-
-    /// A shell command inside that goes on.
-    #[track_caller]
-    pub fn background(&self, line: &str) {
-        self.engine.docker(&["exec", "-d", &self.name, "sh", "-c", line]);
-    }
-
-    /// Its first process, as the machine numbers it.
-    #[track_caller]
-    pub fn pid(&self) -> i32 {
-        self.docker(&["inspect", "-f", "{{.State.Pid}}"]).parse().expect("a pid")
-    }
-
-    /// The machine's programs in its network.
-    pub fn place(&self) -> Place {
-        Place::Process(self.pid())
-    }
-
-    /// The netdevs that it has, loopback included.
-    #[track_caller]
-    pub fn interfaces(&self) -> Vec<String> {
-        self.sh("ls /sys/class/net").split_whitespace().map(str::to_owned).collect()
-    }
-
-    /// How it sees a netdev.
-    #[track_caller]
-    pub fn look(&self, netdev: &str) -> Look {
-        let look = Look::at(&self.place(), netdev);
-        look.unwrap_or_else(|| panic!("{} has no {netdev} but {:?}", self.name, self.interfaces()))
-    }
-}
-
-impl Drop for Container<'_> {
-    fn drop(&mut self) {
-        let _ = self.engine.attempt(&["rm", "-f", &self.name]);
     }
 }

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use super::{
     command, eventually,
     http::{self, Answer},
-    nic::Traffic,
+    nic::{Nic, Traffic},
 };
 
 /// The binary under test.
@@ -283,8 +283,14 @@ impl Driver {
     /// `stats --json`.
     #[track_caller]
     pub fn stats(&self) -> Vec<Stats> {
+        self.stats_for(&[])
+    }
+
+    /// `stats --json` of some containers or endpoints.
+    #[track_caller]
+    pub fn stats_for(&self, wanted: &[&str]) -> Vec<Stats> {
         let mut command = self.command("stats");
-        let answer = command::finish(BINARY, command.arg("--json")).expect("stats --json");
+        let answer = command::finish(BINARY, command.arg("--json").args(wanted)).expect("stats --json");
         serde_json::from_str(&answer).unwrap_or_else(|e| panic!("stats --json: {e}: {answer}"))
     }
 
@@ -295,6 +301,16 @@ impl Driver {
         all.retain(|stats| stats.netdevice == netdevice);
         let found = all.len();
         all.pop().filter(|_| found == 1).unwrap_or_else(|| panic!("{found} endpoints have {netdevice}"))
+    }
+
+    /// Waits until the counters are what the far end has counted since `since`, to the byte.
+    #[track_caller]
+    pub fn agrees_with(&self, nic: &Nic, since: Traffic) -> Stats {
+        eventually("the driver counts what the far end counts", || {
+            let far = nic.far_counters() - since;
+            let stats = self.stats_of(&nic.name);
+            if stats.traffic() == far { Ok(stats) } else { Err(format!("far end {far:?}, driver {stats:?}")) }
+        })
     }
 
     /// The pins of an endpoint, sorted.

@@ -1,4 +1,6 @@
 //! A NIC as far as the driver can tell: a veth of the host, its cable ending in a namespace of its own.
+use std::ops::Sub;
+
 use serde_json::Value;
 
 use super::{
@@ -123,12 +125,25 @@ impl Drop for Nic {
 }
 
 /// Packets and bytes as the near end has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     pub rx_packets: u64,
     pub rx_bytes: u64,
     pub tx_packets: u64,
     pub tx_bytes: u64,
+}
+
+impl Sub for Traffic {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            rx_packets: self.rx_packets - earlier.rx_packets,
+            rx_bytes: self.rx_bytes - earlier.rx_bytes,
+            tx_packets: self.tx_packets - earlier.tx_packets,
+            tx_bytes: self.tx_bytes - earlier.tx_bytes,
+        }
+    }
 }
 
 /// What `ip -j` lists.

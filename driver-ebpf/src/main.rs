@@ -1,13 +1,16 @@
 //! The BPF programs that count an endpoint's frames.
+//!
+//! The object is loaded once per endpoint, with a `counters` map and [`config`] of its own: neither XDP
+//! nor TCX tells a program whom it works for, and an ifindex is unique only within a namespace.
 #![no_std]
 #![no_main]
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-
-#[xdp(frags)]
-pub fn rx_xdp(_ctx: XdpContext) -> u32 {
-    xdp_action::XDP_PASS
-}
+mod config;
+mod counters;
+mod headers;
+mod rx;
+mod segments;
+mod tx;
 
 #[cfg(not(test))]
 #[panic_handler]

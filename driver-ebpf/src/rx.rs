@@ -1,0 +1,36 @@
+//! Received frames: either of the two programs, never both.
+use aya_ebpf::{
+    EbpfContext,
+    bindings::{tcx_action_base::TCX_NEXT, xdp_action::XDP_PASS},
+    helpers::bpf_xdp_get_buff_len,
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
+
+use crate::{config, counters, segments};
+
+/// Sees frames as they are on the wire, before GRO.
+#[xdp(frags)]
+pub fn passthru_rx_xdp(ctx: XdpContext) -> u32 {
+    if let Some(counters) = counters::here() {
+        counters.rx.packets += 1;
+        counters.rx.bytes += if config::XDP_FRAGS.load() == 0 {
+            (ctx.data_end() - ctx.data()) as u64
+        } else {
+            // SAFETY: the context is the one the kernel gave.
+            unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) }
+        };
+    }
+    XDP_PASS
+}
+
+/// Sees what GRO made of the frames.
+#[classifier]
+pub fn passthru_rx_tcx(ctx: TcContext) -> i32 {
+    if let Some(counters) = counters::here() {
+        let frames = segments::received(&ctx);
+        counters.rx.packets += frames.packets;
+        counters.rx.bytes += frames.bytes;
+    }
+    TCX_NEXT
+}

@@ -1,0 +1,96 @@
+//! How many frames on the wire an skb stands for, and their bytes.
+use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
+
+use crate::headers::{self, Headers};
+
+/// A VLAN tag that the skb has beside the frame, for the hardware to put in or as it took it out.
+const VLAN_TAG: u64 = 4;
+/// The most that one IP packet can hold with its link layer; beyond, the kernel writes BIG TCP headers.
+const BIG: u32 = 65535;
+
+/// Frames on the wire.
+pub struct Frames {
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+#[inline(always)]
+fn skb(ctx: &TcContext) -> &__sk_buff {
+    // SAFETY: the context is the one the kernel gave.
+    unsafe { &*ctx.skb.skb }
+}
+
+/// What an skb at TCX ingress was on the wire. Its `len` begins at the MAC header (`tcx_run` with
+/// `needs_mac`), and its `wire_len` is just `len`, even after GRO.
+#[inline(always)]
+pub fn received(ctx: &TcContext) -> Frames {
+    let skb = skb(ctx);
+    let mut frames =
+        if skb.gso_size == 0 { Frames { packets: 1, bytes: skb.len.into() } } else { merged(ctx, skb) };
+    if skb.vlan_present != 0 {
+        frames.bytes += frames.packets * VLAN_TAG;
+    }
+    frames
+}
+
+/// What an skb at TCX egress will be on the wire.
+#[inline(always)]
+pub fn sent(ctx: &TcContext) -> Frames {
+    let skb = skb(ctx);
+    let mut frames = if skb.gso_size == 0 {
+        Frames { packets: 1, bytes: skb.wire_len.into() }
+    } else if skb.gso_segs != 0 && skb.len <= BIG {
+        // `qdisc_pkt_len_init` has added the headers of all segments but the first.
+        Frames { packets: skb.gso_segs.into(), bytes: skb.wire_len.into() }
+    } else {
+        unusual(ctx, skb)
+    };
+    if skb.vlan_present != 0 {
+        frames.bytes += frames.packets * VLAN_TAG;
+    }
+    frames
+}
+
+/// A GRO packet, or a GSO packet that a virtual link handed over whole.
+#[inline(never)]
+fn merged(ctx: &TcContext, skb: &__sk_buff) -> Frames {
+    let headers = headers::parse(ctx);
+    let packets = match u64::from(skb.gso_segs) {
+        0 => segments(skb, headers.all),
+        known => known,
+    };
+    let length = u64::from(skb.len.wrapping_sub(headers.not_on_wire));
+    Frames { packets, bytes: length + (packets - 1) * u64::from(headers.all - headers.not_on_wire) }
+}
+
+/// BIG TCP, and what came with a GSO header from user space (`SKB_GSO_DODGY`): older kernels count its
+/// segments for `wire_len` but leave `gso_segs` 0.
+#[inline(never)]
+fn unusual(ctx: &TcContext, skb: &__sk_buff) -> Frames {
+    let headers = headers::parse(ctx);
+    let packets = match u64::from(skb.gso_segs) {
+        0 => counted_by_kernel(skb, &headers),
+        known => known,
+    };
+    let not_on_wire = packets * u64::from(headers.not_on_wire);
+    Frames { packets, bytes: u64::from(skb.wire_len).wrapping_sub(not_on_wire) }
+}
+
+/// The number of segments that makes `wire_len` what it is: UDP is cut into datagrams (`UDP_SEGMENT`) or
+/// into IP fragments, whose headers end earlier.
+#[inline(always)]
+fn counted_by_kernel(skb: &__sk_buff, headers: &Headers) -> u64 {
+    let added = u64::from(skb.wire_len.wrapping_sub(skb.len));
+    let packets = segments(skb, headers.all);
+    if added == (packets - 1) * u64::from(headers.all) {
+        return packets;
+    }
+    segments(skb, headers.network)
+}
+
+#[inline(always)]
+fn segments(skb: &__sk_buff, headers: u32) -> u64 {
+    let payload = u64::from(skb.len.saturating_sub(headers));
+    let size = u64::from(skb.gso_size);
+    if size == 0 || payload <= size { 1 } else { payload.div_ceil(size) }
+}

@@ -1,0 +1,204 @@
+//! Loading the programs for one endpoint, attaching them, and taking over those of a driver before us.
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use aya::{Ebpf, EbpfLoader, programs::ProgramError, util::KernelVersion};
+use nix::libc;
+
+use super::{
+    Error, Hook, Plan, Result,
+    kernel::{self, AttachType},
+    pins::{self, PinnedLink, Pins},
+};
+use crate::state::id::EndpointId;
+
+/// The BPF programs, as `cargo xtask build-ebpf` made them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BPF_OBJECT"));
+
+const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
+
+/// What became of the counters that a driver before us left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adopted {
+    /// Their programs are ours.
+    Unchanged,
+    /// Their programs were replaced by ours in place; what they had counted stays.
+    Replaced,
+    /// Their programs stay: the entries of their map have another size than ours.
+    Kept {
+        /// Bytes of an entry of the pinned map.
+        pinned: usize,
+        /// Bytes of an entry of ours.
+        ours: usize,
+    },
+}
+
+/// Attaches counters to netdevs. Lives as long as the driver.
+pub struct Counters {
+    bpffs: PathBuf,
+    object: &'static [u8],
+    loader: Mutex<Option<Loader>>,
+}
+
+/// aya's loader parses the kernel's BTF when it is made, for ≈ 18 ms: kept, once it is needed.
+struct Loader {
+    aya: EbpfLoader<'static>,
+    /// aya borrows the values of constants for as long as the loader lives. MACs are therefore never
+    /// freed, and each is stored once: a machine has few netdevs.
+    macs: HashMap<[u32; 2], &'static [u32; 2]>,
+}
+
+impl Counters {
+    /// Does nothing yet. `bpffs` is the folder that has the endpoints' folders.
+    pub fn new(bpffs: PathBuf) -> Self {
+        Self::with_object(bpffs, OBJECT)
+    }
+
+    /// With other programs than the built-in ones. For tests: the programs and the map must have the
+    /// same names.
+    #[doc(hidden)]
+    pub fn with_object(bpffs: PathBuf, object: &'static [u8]) -> Self {
+        Self { bpffs, object, loader: Mutex::new(None) }
+    }
+
+    /// Makes the folder, on a BPF file system. Mounts one on `/sys/fs/bpf` if the folder is to be there.
+    pub fn prepare(&self) -> Result<()> {
+        pins::prepare(&self.bpffs)
+    }
+
+    /// Counts an endpoint's frames from now on, until [`detach`](Self::detach). What an attempt that was
+    /// cut short left is replaced; living counters aren't.
+    pub fn attach(&self, endpoint: &EndpointId, plan: &Plan) -> Result<()> {
+        let pins = Pins::new(&self.bpffs, endpoint);
+        if pins.rx().is_ok_and(|rx| rx.at.ifindex != 0) && pins.tx().is_ok_and(|tx| tx.at.ifindex != 0) {
+            return Err(Error::AlreadyCounted { endpoint: endpoint.clone() });
+        }
+        pins.remove()?;
+        pins.create()?;
+        self.attach_at(&pins, endpoint, plan).inspect_err(|_| {
+            // Links that aren't pinned yet went with their descriptors.
+            if let Err(error) = pins.remove() {
+                tracing::warn!(%endpoint, %error, "counters that could not be attached are left behind");
+            }
+        })
+    }
+
+    fn attach_at(&self, pins: &Pins, endpoint: &EndpointId, plan: &Plan) -> Result<()> {
+        let mut ebpf = self.load(pins, endpoint, plan)?;
+        let rx = link(&mut ebpf, endpoint, plan, plan.rx_hook.receive())?;
+        pins.pin_rx(&rx)?;
+        let tx = link(&mut ebpf, endpoint, plan, AttachType::TcxEgress)?;
+        pins.pin_tx(&tx)
+    }
+
+    /// Takes over what a driver before us attached: its programs are replaced by ours if they differ, in
+    /// place, wherever the netdev is now. The hook stays what it is.
+    pub fn adopt(&self, endpoint: &EndpointId, plan: &Plan) -> Result<Adopted> {
+        let pins = Pins::new(&self.bpffs, endpoint);
+        let (rx, tx) = (pins.rx()?, pins.tx()?);
+        if rx.at.ifindex == 0 || tx.at.ifindex == 0 {
+            return Err(Error::NetdevGone { endpoint: endpoint.clone() });
+        }
+        let map = kernel::map_info(pins.counters()?.as_fd())
+            .map_err(|source| Error::Read { endpoint: endpoint.clone(), source })?;
+        let (pinned, ours) = (map.value_size as usize, size_of::<driver_common::Counters>());
+        if pinned != ours {
+            return Ok(Adopted::Kept { pinned, ours });
+        }
+        let mut ebpf = self.load(&pins, endpoint, plan)?;
+        let mut adopted = Adopted::Unchanged;
+        for linked in [rx, tx] {
+            let program = load_program(&mut ebpf, endpoint, linked.at.to)?;
+            if renew(&linked, program.as_fd())
+                .map_err(|source| Error::Replace { endpoint: endpoint.clone(), source })?
+            {
+                adopted = Adopted::Replaced;
+            }
+        }
+        Ok(adopted)
+    }
+
+    /// Ends the counting and removes every trace of it. Fine if there is none.
+    pub fn detach(&self, endpoint: &EndpointId) -> Result<()> {
+        Pins::new(&self.bpffs, endpoint).remove()
+    }
+
+    fn load(&self, pins: &Pins, endpoint: &EndpointId, plan: &Plan) -> Result<Ebpf> {
+        let mut guard = self.loader();
+        let Loader { aya, macs } =
+            guard.get_or_insert_with(|| Loader { aya: EbpfLoader::new(), macs: HashMap::new() });
+        let words = plan.spoof_check.words();
+        let mac: &'static [u32; 2] = macs.entry(words).or_insert_with(|| Box::leak(Box::new(words)));
+        let frags: &'static u32 = if plan.frags { &1 } else { &0 };
+        aya.override_global("SPOOF_CHECK", plan.spoof_check.constant(), true)
+            .override_global("SOURCE_MAC", mac, true)
+            .override_global("XDP_FRAGS", frags, true)
+            .map_pin_path("counters", pins.counters_path())
+            .load(self.object)
+            .map_err(|source| Error::Load { endpoint: endpoint.clone(), source: source.into() })
+    }
+
+    fn loader(&self) -> MutexGuard<'_, Option<Loader>> {
+        // Whoever panicked did so in aya; the loader sets all that a load depends on.
+        self.loader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn program_name(at: AttachType) -> &'static str {
+    match at {
+        AttachType::Xdp => "passthru_rx_xdp",
+        AttachType::TcxIngress => "passthru_rx_tcx",
+        AttachType::TcxEgress => "passthru_tx_tcx",
+    }
+}
+
+/// Only what is attached is loaded.
+fn load_program(ebpf: &mut Ebpf, endpoint: &EndpointId, at: AttachType) -> Result<OwnedFd> {
+    let failed =
+        |source: Box<dyn std::error::Error + Send + Sync>| Error::Load { endpoint: endpoint.clone(), source };
+    let name = program_name(at);
+    let program = ebpf.program_mut(name).ok_or_else(|| failed(format!("no program {name}").into()))?;
+    let load = |program: &mut aya::programs::Program| -> std::result::Result<OwnedFd, ProgramError> {
+        use aya::programs::{SchedClassifier, Xdp};
+        let fd = if at == AttachType::Xdp {
+            let program: &mut Xdp = program.try_into()?;
+            program.load()?;
+            program.fd()?.as_fd().try_clone_to_owned()
+        } else {
+            let program: &mut SchedClassifier = program.try_into()?;
+            program.load()?;
+            program.fd()?.as_fd().try_clone_to_owned()
+        };
+        fd.map_err(ProgramError::IOError)
+    };
+    load(program).map_err(|source| failed(Box::new(source)))
+}
+
+fn link(ebpf: &mut Ebpf, endpoint: &EndpointId, plan: &Plan, at: AttachType) -> Result<OwnedFd> {
+    let program = load_program(ebpf, endpoint, at)?;
+    let ifindex = plan.ifindex;
+    kernel::link(program.as_fd(), ifindex, at).map_err(|source| match at {
+        AttachType::Xdp => Error::NativeXdp { ifindex, source },
+        _ if source.raw_os_error() == Some(libc::EINVAL) && is_before_tcx() => Error::NoTcx { source },
+        _ => Error::Attach { hook: Hook::from(at), ifindex, source },
+    })
+}
+
+fn is_before_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|running| running < TCX_SINCE)
+}
+
+/// Replaces a link's program if it isn't the same, and says whether it did.
+fn renew(linked: &PinnedLink, program: BorrowedFd<'_>) -> io::Result<bool> {
+    let old = kernel::program(linked.at.program_id)?;
+    if kernel::identity(old.as_fd())? == kernel::identity(program)? {
+        return Ok(false);
+    }
+    kernel::replace(linked.fd.as_fd(), program)?;
+    Ok(true)
+}

@@ -1,0 +1,184 @@
+//! The folder on a BPF file system that keeps an endpoint's counters alive without the driver.
+use std::{
+    fs::{self, DirBuilder, Permissions},
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::{DirBuilderExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    mount::{MsFlags, mount},
+    sys::statfs::{BPF_FS_MAGIC, statfs},
+};
+
+use super::{
+    Error, Result,
+    kernel::{self, Attachment},
+};
+use crate::state::id::EndpointId;
+
+/// Where the kernel expects its BPF file system, and systemd mounts it.
+const STANDARD: &str = "/sys/fs/bpf";
+const PRIVATE: u32 = 0o700;
+
+const COUNTERS: &str = "counters";
+const RX: &str = "rx";
+const TX: &str = "tx";
+
+/// Makes `bpffs` a private folder on a BPF file system; mounts one at the standard place if need be.
+pub(super) fn prepare(bpffs: &Path) -> Result<()> {
+    let failed = |doing| move |source| Error::Folder { doing, path: bpffs.to_owned(), source };
+    let standard = Path::new(STANDARD);
+    if bpffs.starts_with(standard) && standard.is_dir() && !is_bpf(standard).map_err(failed("examine"))? {
+        mount(Some("bpf"), standard, Some("bpf"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=0700"))
+            .map_err(|errno| Error::Mount { source: errno.into() })?;
+        tracing::info!("mounted a BPF file system on {STANDARD}");
+    }
+    // Not created before it's known where: a folder on another file system would stay behind.
+    let existing = bpffs.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    if !is_bpf(existing).map_err(failed("examine"))? {
+        return Err(Error::NoBpffs { path: bpffs.to_owned() });
+    }
+    DirBuilder::new().recursive(true).mode(PRIVATE).create(bpffs).map_err(failed("create"))?;
+    fs::set_permissions(bpffs, Permissions::from_mode(PRIVATE)).map_err(failed("make private"))
+}
+
+fn is_bpf(path: &Path) -> io::Result<bool> {
+    Ok(statfs(path)?.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// The endpoints that have a folder; none if there is no folder for them yet.
+pub fn endpoints(bpffs: &Path) -> Result<Vec<EndpointId>> {
+    let failed = |source| Error::Folder { doing: "list", path: bpffs.to_owned(), source };
+    let entries = match fs::read_dir(bpffs) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut endpoints = Vec::new();
+    for entry in entries {
+        // Something else's folder is none of ours, whatever its name.
+        if let Some(endpoint) = entry.map_err(failed)?.file_name().to_str().and_then(|name| name.parse().ok())
+        {
+            endpoints.push(endpoint);
+        }
+    }
+    endpoints.sort();
+    Ok(endpoints)
+}
+
+/// An endpoint's folder: one map, two links.
+pub(super) struct Pins {
+    endpoint: EndpointId,
+    folder: PathBuf,
+}
+
+/// A pinned link and what it is attached to.
+pub(super) struct PinnedLink {
+    pub fd: OwnedFd,
+    pub at: Attachment,
+}
+
+impl Pins {
+    pub fn new(bpffs: &Path, endpoint: &EndpointId) -> Self {
+        Self { folder: bpffs.join(endpoint.as_str()), endpoint: endpoint.clone() }
+    }
+
+    pub fn counters_path(&self) -> PathBuf {
+        self.folder.join(COUNTERS)
+    }
+
+    pub fn create(&self) -> Result<()> {
+        DirBuilder::new().mode(PRIVATE).create(&self.folder).map_err(self.failed("create"))
+    }
+
+    /// Removes all of it, the links first, so that nothing counts into a map that can't be found. Fine
+    /// if it is gone already.
+    pub fn remove(&self) -> Result<()> {
+        for name in [TX, RX, COUNTERS] {
+            let path = self.folder.join(name);
+            match fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::Folder { doing: "remove", path, source });
+                }
+                _ => {}
+            }
+        }
+        match fs::remove_dir(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("remove")(error)),
+            _ => Ok(()),
+        }
+    }
+
+    pub fn pin_rx(&self, link: &OwnedFd) -> Result<()> {
+        self.pin(link, RX)
+    }
+
+    pub fn pin_tx(&self, link: &OwnedFd) -> Result<()> {
+        self.pin(link, TX)
+    }
+
+    pub fn counters(&self) -> Result<OwnedFd> {
+        self.get(COUNTERS)
+    }
+
+    pub fn rx(&self) -> Result<PinnedLink> {
+        self.link(RX)
+    }
+
+    pub fn tx(&self) -> Result<PinnedLink> {
+        self.link(TX)
+    }
+
+    fn pin(&self, object: &OwnedFd, name: &'static str) -> Result<()> {
+        let path = self.folder.join(name);
+        kernel::pin(object.as_fd(), &path).map_err(|source| Error::Folder { doing: "pin", path, source })
+    }
+
+    fn link(&self, name: &'static str) -> Result<PinnedLink> {
+        let fd = self.get(name)?;
+        let at = kernel::attachment(fd.as_fd())
+            .map_err(|source| Error::Pin { path: self.folder.join(name), source })?;
+        Ok(PinnedLink { fd, at })
+    }
+
+    fn get(&self, name: &'static str) -> Result<OwnedFd> {
+        let path = self.folder.join(name);
+        kernel::get(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => Error::NotCounted { endpoint: self.endpoint.clone(), path },
+            _ => Error::Pin { path, source },
+        })
+    }
+
+    fn failed(&self, doing: &'static str) -> impl Fn(io::Error) -> Error {
+        move |source| Error::Folder { doing, path: self.folder.clone(), source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ids_are_endpoints() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["b1", "a0", "maps.debug", "progs.debug"] {
+            fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let found: Vec<String> = endpoints(folder.path()).unwrap().into_iter().map(String::from).collect();
+        assert_eq!(found, ["a0", "b1"]);
+        assert!(endpoints(&folder.path().join("absent")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn another_file_system_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("passthrough");
+        let error = prepare(&path).unwrap_err();
+        assert!(error.to_string().contains("mount -t bpf"), "{error}");
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,132 @@
+//! A driver that starts takes over what the one before left.
+use std::fs;
+
+use docker_passthrough::{
+    counters::{Adopted, Counters, Error, Hook, Plan, SpoofCheck},
+    device::mac::Mac,
+};
+
+use super::{
+    lab::{DUT, DUT_MAC, Lab, Setup, sh},
+    packet::frame,
+    traffic::From,
+};
+
+const STRANGER: Mac = Mac([2, 0, 0, 0, 0, 0x66]);
+
+/// 200 frames each way, all of them counted.
+fn count(lab: &Lab) {
+    lab.settle();
+    let before = (lab.tx(), lab.rx());
+    let sent = lab.udp(From::Container, [100; 200]);
+    let received = lab.udp(From::Far, [150; 200]);
+    lab.settle();
+    assert_eq!((lab.tx() - before.0, lab.rx() - before.1), (sent, received));
+}
+
+#[test]
+fn the_same_programs_stay() {
+    for rx_hook in [Hook::Xdp, Hook::Tcx] {
+        let mut lab = Lab::new(Setup { rx_hook, ..Setup::default() });
+        count(&lab);
+        let (links, programs) = (lab.link_ids(), lab.program_ids());
+        lab.counters = Counters::new(lab.bpffs());
+        count(&lab);
+        assert_eq!(lab.counters.adopt(&lab.endpoint, &lab.plan).unwrap(), Adopted::Unchanged);
+        assert_eq!((lab.link_ids(), lab.program_ids()), (links, programs));
+        count(&lab);
+        assert_eq!((lab.tx().packets, lab.rx().packets), (600, 600));
+    }
+}
+
+/// Other instructions, and the netdev in another namespace.
+#[test]
+fn other_programs_are_replaced_in_place() {
+    for rx_hook in [Hook::Xdp, Hook::Tcx] {
+        let mut lab = Lab::new(Setup { rx_hook, ..Setup::default() });
+        count(&lab);
+        let (links, programs) = (lab.link_ids(), lab.program_ids());
+        lab.counters = Counters::with_object(lab.bpffs(), another_object());
+        assert_eq!(lab.counters.adopt(&lab.endpoint, &lab.plan).unwrap(), Adopted::Replaced);
+        assert_eq!(lab.link_ids(), links);
+        assert_ne!(lab.program_ids()[1], programs[1]);
+        count(&lab);
+        assert_eq!(lab.counters.adopt(&lab.endpoint, &lab.plan).unwrap(), Adopted::Unchanged);
+        assert_eq!((lab.tx().packets, lab.rx().packets), (400, 400));
+    }
+}
+
+/// The same instructions with other constants are other programs, too.
+#[test]
+fn another_plan_takes_effect() {
+    let mut lab = Lab::new(Setup { spoof_check: SpoofCheck::Count(DUT_MAC), ..Setup::default() });
+    count(&lab);
+    let links = lab.link_ids();
+    lab.plan = Plan { spoof_check: SpoofCheck::Drop(DUT_MAC), ..lab.plan };
+    lab.counters = Counters::new(lab.bpffs());
+    assert_eq!(lab.counters.adopt(&lab.endpoint, &lab.plan).unwrap(), Adopted::Replaced);
+    assert_eq!(lab.link_ids(), links);
+    lab.packets(From::Container).send(&frame((DUT_MAC, STRANGER), &[], 46));
+    count(&lab);
+    assert_eq!((lab.tx().packets, lab.spoofed()), (400, 1));
+}
+
+#[test]
+fn another_layout_is_kept() {
+    let lab = Lab::new(Setup::default());
+    count(&lab);
+    let programs = lab.program_ids();
+    let pin = lab.bpffs().join(lab.endpoint.as_str()).join("counters");
+    fs::remove_file(&pin).unwrap();
+    sh(&format!(
+        "bpftool map create {} type percpu_array key 4 value 48 entries 1 name counters",
+        pin.display()
+    ));
+    let adopted = lab.counters.adopt(&lab.endpoint, &lab.plan).unwrap();
+    assert_eq!(adopted, Adopted::Kept { pinned: 48, ours: 40 });
+    assert_eq!(lab.program_ids(), programs);
+    assert_eq!(lab.read().counters, driver_common::Counters::default(), "of the other map");
+}
+
+#[test]
+fn what_is_gone_is_said() {
+    let lab = Lab::new(Setup::default());
+    count(&lab);
+    let before = lab.read().counters;
+    lab.container.ip(&format!("link del {DUT}"));
+    let error = lab.counters.adopt(&lab.endpoint, &lab.plan).unwrap_err();
+    assert!(matches!(error, Error::NetdevGone { .. }), "{error}");
+    assert_eq!(lab.read().counters, before, "counters outlive the netdev");
+    lab.counters.detach(&lab.endpoint).unwrap();
+    let error = lab.counters.adopt(&lab.endpoint, &lab.plan).unwrap_err();
+    assert!(matches!(error, Error::NotCounted { .. }), "{error}");
+}
+
+/// Ours, with `TCX_PASS` for `TCX_NEXT` and `XDP_PASS` loaded by another instruction.
+fn another_object() -> &'static [u8] {
+    let mut object = fs::read(env!("BPF_OBJECT")).unwrap();
+    // An instruction that sets r0: BPF_LD_IMM64 in two, or a 64-bit or 32-bit BPF_MOV.
+    let set_r0 = |code: u8, value: i32| {
+        let [a, b, c, d] = value.to_le_bytes();
+        [code, 0, 0, 0, a, b, c, d]
+    };
+    for (from, to) in [(set_r0(0x18, -1), set_r0(0x18, 0)), (set_r0(0xb7, 2), set_r0(0xb4, 2))] {
+        let mut found = 0;
+        for at in (0..object.len() - 8).step_by(8) {
+            if object[at..at + 8] == from {
+                object[at..at + 8].copy_from_slice(&to);
+                found += 1;
+            }
+        }
+        assert!(found > 0, "the object has no {from:x?} to replace");
+    }
+    // aya wants it aligned.
+    let bytes = bytes_of(vec![0_u64; object.len().div_ceil(8)].leak());
+    bytes[..object.len()].copy_from_slice(&object);
+    &bytes[..object.len()]
+}
+
+fn bytes_of(words: &'static mut [u64]) -> &'static mut [u8] {
+    // SAFETY: the same memory, every byte of it valid.
+    unsafe { std::slice::from_raw_parts_mut(words.as_mut_ptr().cast(), words.len() * 8) }
+}

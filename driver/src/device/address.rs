@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Rtnl,
-    rtnl::{Error, Result, acked, answers},
+    rtnl::{Error, Result, acked},
 };
 
 /// An address or a route, as the kernel gave it: its netlink message, kept whole so that it is put
@@ -93,8 +93,8 @@ impl Rtnl {
     }
 
     async fn addresses(&self, ifindex: u32) -> Result<Vec<AddressMessage>> {
-        let stream = self.handle().address().get().set_link_index_filter(ifindex).execute();
-        answers(format!("reading the addresses of netdev {ifindex}"), stream).await
+        let start = || self.handle().address().get().set_link_index_filter(ifindex).execute();
+        self.dump(format!("reading the addresses of netdev {ifindex}"), start).await
     }
 
     async fn routes(&self, ifindex: u32) -> Result<Vec<RouteMessage>> {
@@ -103,8 +103,8 @@ impl Rtnl {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
             message.attributes.push(RouteAttribute::Oif(ifindex));
-            let stream = self.handle().route().get(message).execute();
-            let routes = answers(format!("reading the routes of netdev {ifindex}"), stream).await?;
+            let start = || self.handle().route().get(message).execute();
+            let routes = self.dump(format!("reading the routes of netdev {ifindex}"), start).await?;
             found.extend(routes.into_iter().filter(|route| is_own_route(route, ifindex)));
         }
         Ok(found)

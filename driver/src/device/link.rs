@@ -313,8 +313,8 @@ impl Rtnl {
 
     /// All netdevs of this namespace.
     pub async fn links(&self) -> Result<Vec<Link>> {
-        let stream = self.handle().link().get().execute().map_ok(Link::from);
-        answers("listing the netdevs", stream).await
+        let start = || self.handle().link().get().execute().map_ok(Link::from);
+        self.dump("listing the netdevs", start).await
     }
 
     /// Changes the netdev with this ifindex.

@@ -8,7 +8,7 @@ use std::{
 use futures_util::{Stream, TryStreamExt as _};
 use netlink_packet_core::ErrorMessage;
 use netlink_sys::{Socket, TokioSocket, protocols::NETLINK_ROUTE};
-use tokio::task::JoinHandle;
+use tokio::{sync::Mutex, task::JoinHandle};
 
 use super::netns::NetNs;
 
@@ -105,6 +105,8 @@ fn extack(message: &ErrorMessage) -> Option<String> {
 pub struct Rtnl {
     handle: rtnetlink::Handle,
     connection: JoinHandle<()>,
+    /// A socket has one dump at a time; the kernel refuses a second with EBUSY.
+    dumping: Mutex<()>,
 }
 
 impl Drop for Rtnl {
@@ -131,11 +133,24 @@ impl Rtnl {
         // SAFETY: the descriptor was just taken out of `Socket`, so this is its only owner.
         let socket = unsafe { TokioSocket::from_raw_fd(socket.into_raw_fd()) };
         let (connection, handle, _) = rtnetlink::from_socket(socket);
-        Self { handle, connection: tokio::spawn(connection) }
+        Self { handle, connection: tokio::spawn(connection), dumping: Mutex::default() }
     }
 
     pub(super) fn handle(&self) -> &rtnetlink::Handle {
         &self.handle
+    }
+
+    /// Collects the answers to a dump, which `start` asks for once the last one has all of its own.
+    pub(super) async fn dump<T, S>(
+        &self,
+        what: impl Into<String>,
+        start: impl FnOnce() -> S,
+    ) -> Result<Vec<T>>
+    where
+        S: Stream<Item = std::result::Result<T, rtnetlink::Error>>,
+    {
+        let _dumping = self.dumping.lock().await;
+        answers(what, start()).await
     }
 }
 

@@ -32,7 +32,7 @@ fn bad_options_are_explained() {
         ("trust=on", &["trust=on", "passthrough"]),
         ("colour=red", &["colour=red", "netdevice"]),
         ("mode=", &["mode="]),
-        ("mode=sriov", &[nic.name.as_str(), "SR-IOV"]),
+        ("mode=sriov", &[nic.name.as_str(), "mode=sriov"]),
         ("rx_hook=generic", &["rx_hook=generic", "xdp"]),
         ("mtu=1", &["mtu=1"]),
     ] {
@@ -53,7 +53,7 @@ fn unfit_netdevices_are_explained() {
     told("lo", &["loopback"]);
     let bridge = format!("b{}", nic.name);
     command::ip(&format!("link add {bridge} type bridge"));
-    told(&bridge, &["move"]);
+    told(&bridge, &["network namespace"]);
     command::ip(&format!("link set {} master {bridge}", nic.name));
     told(&nic.name, &[&bridge]);
     command::ip(&format!("link set {} nomaster", nic.name));

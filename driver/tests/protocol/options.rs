@@ -163,7 +163,7 @@ fn sriov_needs_a_physical_function() {
     let driver = Driver::start();
     let nic = Nic::new();
     let said = complaint(&driver, &json!({"netdevice": nic.name, "mode": "sriov"}));
-    assert_names(&said, &[&nic.name, "SR-IOV"]);
+    assert_names(&said, &[&nic.name, "mode=sriov"]);
     driver.finish();
 }
 
@@ -219,7 +219,7 @@ fn immovable_netdevice_is_refused() {
     command::ip(&format!("link add {bridge} type bridge"));
     let said = complaint(&driver, &json!({"netdevice": bridge, "force": "1"}));
     command::ip(&format!("link del {bridge}"));
-    assert_names(&said, &[&bridge, "move"]);
+    assert_names(&said, &[&bridge, "network namespace"]);
     driver.finish();
 }
 

@@ -2,7 +2,7 @@
 use serde_json::json;
 
 use crate::support::{
-    command, docker_id,
+    assert_names, command, docker_id,
     driver::Driver,
     eventually,
     look::Place,
@@ -79,10 +79,13 @@ fn name_taken_on_the_host() {
     let network = simulated::create_network(driver, nic);
     let container = Container::start(driver, nic, &network);
     command::ip(&format!("link add {} type bridge", nic.name));
-    container.stop();
+    container.leave();
+    container.move_out();
     // It is the host's again, whatever it is called meanwhile, and the other device is left alone.
+    assert_names(&driver.refused("DeleteEndpoint", &container.ids()), &[&nic.name]);
     assert_ne!(nic.name_now(), None, "lost to the host");
     assert_ne!(nic.name_now().as_ref(), Some(&nic.name));
+    assert_eq!(container.look(), None);
     command::ip(&format!("link del {}", nic.name));
     // With the name free it can have it back, at the latest when it is needed next.
     let container = Container::start(driver, nic, &network);
@@ -137,7 +140,7 @@ fn lost_with_its_namespace() {
     driver.done("DeleteEndpoint", &ids);
     assert_eq!(driver.pins(&endpoint), [""; 0]);
     let complaint = driver.refused("CreateEndpoint", &simulated::endpoint(&network, &docker_id(), ""));
-    crate::support::assert_names(&complaint, &[&nic.name]);
+    assert_names(&complaint, &[&nic.name]);
     // Plugged in again, it serves again.
     nic.plug();
     assert_eq!(nic.look(), before);

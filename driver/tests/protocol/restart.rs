@@ -18,7 +18,8 @@ trials![
     stray_files_do_not_stop_it,
     damaged_state_is_refused_by_name,
     lost_state_loses_no_device,
-    crash_before_the_state_was_written_is_made_good,
+    crash_on_the_way_to_an_endpoint_is_made_good,
+    pins_that_nobody_remembers_are_no_obstacle,
     started_again_and_again_in_one_life,
 ];
 
@@ -190,29 +191,55 @@ fn lost_state_loses_no_device() {
     driver.finish();
 }
 
-fn crash_before_the_state_was_written_is_made_good() {
+fn crash_on_the_way_to_an_endpoint_is_made_good() {
+    let driver = Driver::start();
+    // How far it had come, as the kernel shows it: nothing changed yet, and all but the counters.
+    for tagged in [false, true] {
+        let nic = Nic::new();
+        command::ip(&format!("link set {} up alias mine", nic.name));
+        let before = nic.look();
+        let network = simulated::create_network(&driver, &nic);
+        let container = Container::create(&driver, &nic, &network);
+        driver.kill();
+        fs::remove_dir_all(driver.bpffs.join(&container.endpoint)).unwrap();
+        if !tagged {
+            command::ip(&format!("link set {} up alias mine", nic.name));
+        }
+        driver.serve();
+        // The engine saw no answer, and asks again.
+        driver.done("CreateEndpoint", &simulated::endpoint(&network, &container.endpoint, ""));
+        assert_eq!(driver.pins(&container.endpoint), ["counters", "rx", "tx"], "tagged: {tagged}");
+        assert!(!nic.look().unwrap().is_up());
+        container.join();
+        container.move_in();
+        nic.ping(&nic.near4(2), 3);
+        driver.agrees_with(&nic, Traffic::default());
+        container.stop();
+        assert_eq!(nic.look(), before, "tagged: {tagged}");
+        driver.done("DeleteNetwork", &json!({"NetworkID": network}));
+    }
+    driver.finish();
+}
+
+fn pins_that_nobody_remembers_are_no_obstacle() {
     let driver = Driver::start();
     let nic = Nic::new();
-    command::ip(&format!("link set {} up alias mine", nic.name));
-    let before = nic.look();
-    let network = simulated::create_network(&driver, &nic);
+    let network = docker_id();
+    // The hook that takes one program only.
+    let options = json!({"netdevice": nic.name, "rx_hook": "xdp"});
+    driver.done("CreateNetwork", &simulated::network(&network, &options));
     let file = driver.state_dir.join("state.json");
     let early = fs::read(&file).unwrap();
-    let endpoint = docker_id();
-    let create = simulated::endpoint(&network, &endpoint, "");
-    driver.done("CreateEndpoint", &create);
+    let lost = Container::create(&driver, &nic, &network);
     driver.kill();
     fs::write(&file, early).unwrap();
     driver.serve();
-    // The engine saw no answer, and asks again.
-    driver.done("CreateEndpoint", &create);
-    assert_eq!(driver.pins(&endpoint), ["counters", "rx", "tx"]);
-    driver.done("DeleteEndpoint", &simulated::ids(&network, &endpoint));
-    let after = nic.look();
-    assert_eq!(after.as_ref().map(|l| &l.name), before.as_ref().map(|l| &l.name));
-    assert_eq!(driver.pins(&endpoint), [""; 0]);
-    let alias = after.and_then(|look| look.alias).unwrap_or_default();
-    assert!(!alias.contains(&endpoint), "still tagged: {alias}");
+    let container = Container::start(&driver, &nic, &network);
+    nic.ping(&nic.near4(2), 3);
+    driver.agrees_with(&nic, Traffic::default());
+    assert_eq!(driver.pins(&lost.endpoint), [""; 0]);
+    container.stop();
+    assert_eq!(nic.look().and_then(|look| look.alias), None);
     driver.done("DeleteNetwork", &json!({"NetworkID": network}));
     driver.finish();
 }

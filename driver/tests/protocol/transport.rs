@@ -13,7 +13,6 @@ use serde_json::json;
 use crate::support::{
     assert_names, docker_id,
     driver::Driver,
-    eventually,
     http::{self, Connection},
     nic::Nic,
     simulated, trials,
@@ -236,13 +235,11 @@ fn sigterm_finishes_what_is_under_way() {
         .as_bytes(),
     );
     assert_names(&connection.read_head().unwrap(), &["100"]);
+    let mut idle = Connection::open(&driver.socket).unwrap();
+    idle.send_request("POST", "/Plugin.Activate", b"");
+    idle.read_answer().unwrap();
     driver.ask_to_end();
-    eventually("no new connections are taken", || {
-        match http::request(&driver.socket, "POST", "/Plugin.Activate", b"") {
-            Err(_) => Ok(()),
-            Ok(_) => Err("they are".to_owned()),
-        }
-    });
+    assert!(idle.is_closed(), "nothing is under way there");
     connection.send(body.as_bytes());
     let answer = connection.read_answer().unwrap();
     assert_eq!((answer.status, answer.json()), (200, json!({})));

@@ -56,7 +56,7 @@ pub struct Look {
 impl Look {
     /// At a device, if it is there.
     pub fn at(place: &Place, name: &str) -> Option<Self> {
-        let answer = place.attempt(&format!("ip -j addr show dev {name}")).ok()?;
+        let answer = place.attempt(&format!("ip -j -d addr show dev {name}")).ok()?;
         let links: Vec<Value> = serde_json::from_str(&answer).expect("what `ip -j` says");
         let link = links.iter().find(|link| link["ifname"] == name)?;
         let strings =

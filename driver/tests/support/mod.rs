@@ -13,7 +13,7 @@ pub mod nic;
 pub mod simulated;
 
 use std::{
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicU8, AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -65,11 +65,9 @@ pub fn unique() -> u8 {
 
 /// An id like Docker's: 64 hexadecimal digits.
 pub fn docker_id() -> String {
-    static NEXT: AtomicU8 = AtomicU8::new(0);
-    let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    assert_ne!(n, 255, "this suite has used up its ids");
+    static NEXT: AtomicU32 = AtomicU32::new(1);
     // The number comes first: Docker and the driver shorten ids to 12 digits.
-    format!("{n:02x}{}", "7d".repeat(31))
+    format!("{:08x}{}", NEXT.fetch_add(1, Ordering::Relaxed), "7d".repeat(28))
 }
 
 /// Panics unless `text` has every one of `parts` in it.

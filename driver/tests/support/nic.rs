@@ -42,6 +42,9 @@ impl Nic {
         // One segment a packet: a device's own statistics count a GSO packet as one.
         command::ip(&format!("link set {name} gso_max_segs 1"));
         far.ip("link set far gso_max_segs 1");
+        // It counts what is sent, headers included; the device's own statistics leave these out while the
+        // near end has XDP.
+        far.run("tc qdisc add dev far root pfifo");
         far.ip(&format!("addr add {}/24 dev far", self.far4()));
         far.ip(&format!("addr add {}/64 dev far nodad", self.far6()));
         far.ip("link set far up");
@@ -100,13 +103,15 @@ impl Nic {
     /// What the far end's device sent and received: what the near end received and sent.
     pub fn far_counters(&self) -> Traffic {
         let links = list(&["-n", self.far.name(), "-s", "link", "show", "dev", "far"]);
-        let stats = &links[0]["stats64"];
-        let number = |way: &str, unit: &str| stats[way][unit].as_u64().expect("statistics of a link");
+        let queues: Vec<Value> = serde_json::from_str(&self.far.run("tc -s -j qdisc show dev far root"))
+            .expect("what `tc -j` says");
+        let (received, sent) = (&links[0]["stats64"]["rx"], &queues[0]);
+        let number = |value: &Value| value.as_u64().expect("a statistic");
         Traffic {
-            rx_packets: number("tx", "packets"),
-            rx_bytes: number("tx", "bytes"),
-            tx_packets: number("rx", "packets"),
-            tx_bytes: number("rx", "bytes"),
+            rx_packets: number(&sent["packets"]),
+            rx_bytes: number(&sent["bytes"]),
+            tx_packets: number(&received["packets"]),
+            tx_bytes: number(&received["bytes"]),
         }
     }
 

@@ -63,7 +63,7 @@ impl<'a> Container<'a> {
     pub fn create(driver: &'a Driver, nic: &'a Nic, network: &str) -> Self {
         let id = docker_id();
         driver.done("CreateEndpoint", &endpoint(network, &id, ""));
-        let netns = Netns::new(format!("container{}", &id[..2]));
+        let netns = Netns::new(format!("c{}", &id[..8]));
         Self { driver, nic, network: network.to_owned(), endpoint: id, netns }
     }
 

@@ -6,6 +6,7 @@ use clap::Args;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -21,6 +22,9 @@ use crate::{
 
 /// Where engines look for plugins (Docker's docs/extend/plugin_api.md).
 const PLUGINS: &str = "/run/docker/plugins";
+
+/// How often what is remembered is compared with what is: containers can end without any call.
+const LOOK: Duration = Duration::from_secs(20);
 
 /// After a call, the engine takes this long to know the container, and to let go of its locks.
 const NAMES_AFTER: [Duration; 3] =
@@ -59,10 +63,9 @@ impl Serve {
             let socket = listener.socket.try_clone().context("the plugin's socket")?;
             socket.set_nonblocking(true).context("the plugin's socket")?;
             let socket = tokio::net::UnixListener::from_std(socket).context("the plugin's socket")?;
-            tokio::spawn(keep_names(Arc::clone(&driver), docker, names));
-            let reconciled = Arc::clone(&driver);
+            tokio::spawn(keep_names(Arc::clone(&driver), docker.clone(), names));
             // Beside the calls: the socket answers at once.
-            tokio::spawn(async move { reconciled.reconcile().await });
+            tokio::spawn(keep_true(Arc::clone(&driver), docker));
             let networks = driver.state().networks.len();
             tracing::info!(
                 driver = global.name,
@@ -107,6 +110,29 @@ fn on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
         shutdown.cancel();
     });
     Ok(())
+}
+
+/// Compares what is remembered with what is, at the start and from time to time.
+async fn keep_true(driver: Arc<Driver>, docker: Docker) {
+    driver.adopt_all().await;
+    let mut tick = tokio::time::interval(LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        driver.reconcile().await;
+        for id in driver.state().networks.keys() {
+            match docker.network(id).await {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    if let Err(error) = driver.forget_removed(id).await {
+                        tracing::error!(network = id.short(), %error, "forgetting");
+                    }
+                }
+                // Only Docker's own word counts.
+                Err(_) => break,
+            }
+        }
+    }
 }
 
 /// Asks Docker who has what, each time that may have changed, so that errors can name containers.

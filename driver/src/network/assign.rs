@@ -41,8 +41,8 @@ impl Driver {
                 self.remember(request, self.choose_vf(&pf, request).await?).await?
             }
         };
-        let warnings = match self.prepare(link, network, id, &endpoint).await {
-            Ok(warnings) => warnings,
+        let (marked, warnings) = match self.prepare(link, network, id, &endpoint).await {
+            Ok(prepared) => prepared,
             Err(error) => {
                 if let Err(undo) = self.release(network_id, id, &endpoint).await {
                     tracing::error!(%id, error = %undo, "undoing a failed assignment");
@@ -50,10 +50,11 @@ impl Driver {
                 return Err(error);
             }
         };
-        if !warnings.is_empty() {
+        if !marked || !warnings.is_empty() {
             self.store
                 .update(|state| {
                     if let Some(endpoint) = state.endpoint_mut(network_id, id) {
+                        endpoint.unmarked = !marked;
                         endpoint.warnings = warnings;
                     }
                 })
@@ -75,6 +76,7 @@ impl Driver {
             joined: None,
             container: None,
             vf,
+            unmarked: false,
             warnings: Vec::new(),
         };
         let remembered = endpoint.clone();
@@ -87,14 +89,14 @@ impl Driver {
         Ok((link, endpoint))
     }
 
-    /// Answers with the defaults that the hardware refused.
+    /// Answers whether the netdev is marked, and with the defaults that the hardware refused.
     async fn prepare(
         &self,
         link: Link,
         network: &Network,
         id: &EndpointId,
         endpoint: &Endpoint,
-    ) -> Result<Vec<String>> {
+    ) -> Result<(bool, Vec<String>)> {
         let options = &network.options;
         let set = |ifindex, change: Change| async move { self.rtnl.change(ifindex, &change).await };
         set(link.ifindex, Change { up: Some(false), ..Change::default() }).await?;
@@ -131,7 +133,8 @@ impl Driver {
             attached => attached,
         })
         .await?;
-        Ok(warnings)
+        // Last: a netdev at home without it is one that is back, or that we never got done with.
+        Ok((self.rtnl.mark(ifindex).await?, warnings))
     }
 
     /// Takes the netdev home, makes it what it was, and forgets the endpoint. It stays remembered, and
@@ -164,7 +167,7 @@ impl Driver {
     /// that is home.
     async fn restore(&self, link: &Link, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
         let original = &endpoint.original;
-        let Original { name, mac, mtu, up, alias, altnames, flags, addressing } = original;
+        let Original { name, mac, mtu, up, alias, altnames, flags, ingress, addressing } = original;
         let ifindex = link.ifindex;
         let mut reasons = Vec::new();
         let mut changes = vec![Change { up: Some(false), ..Change::default() }];
@@ -202,6 +205,9 @@ impl Driver {
         if left.xdp {
             self.rtnl.xdp_off(ifindex).await?;
         }
+        if !ingress {
+            self.rtnl.unmark(ifindex).await?;
+        }
         self.rtnl.change(ifindex, &Change { alias: Some(alias.clone()), ..Change::default() }).await?;
         if *up {
             self.rtnl.change(ifindex, &Change { up: Some(true), ..Change::default() }).await?;
@@ -221,6 +227,7 @@ impl Driver {
             alias: link.alias.clone(),
             altnames: link.altnames.clone(),
             flags: link.flags,
+            ingress: self.rtnl.is_marked(link.ifindex).await?,
             addressing: self.rtnl.addressing(link.ifindex).await?,
         })
     }

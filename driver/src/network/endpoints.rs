@@ -85,10 +85,7 @@ impl Driver {
     pub async fn leave(&self, network_id: &NetworkId, id: &EndpointId) -> Result<()> {
         let _network = self.locks.lock(network_id).await;
         let state = self.store.get();
-        let Some(endpoint) = state.networks.get(network_id).and_then(|network| network.endpoints.get(id))
-        else {
-            return Ok(());
-        };
+        let Some(endpoint) = state.endpoint(network_id, id) else { return Ok(()) };
         self.bring_home(id, endpoint).await.map(|_| ())
     }
 
@@ -97,10 +94,7 @@ impl Driver {
     pub async fn delete_endpoint(&self, network_id: &NetworkId, id: &EndpointId) -> Result<()> {
         let _network = self.locks.lock(network_id).await;
         let state = self.store.get();
-        let Some(endpoint) = state.networks.get(network_id).and_then(|network| network.endpoints.get(id))
-        else {
-            return Ok(());
-        };
+        let Some(endpoint) = state.endpoint(network_id, id) else { return Ok(()) };
         self.release(network_id, id, endpoint).await
     }
 

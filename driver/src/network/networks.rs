@@ -1,7 +1,7 @@
 //! Networks come and go.
 use std::collections::BTreeMap;
 
-use super::{CreateNetwork, Driver, Error, Result, options, options::BadOption, options::Requested};
+use super::{CreateNetwork, Driver, Error, Result, now, options, options::BadOption, options::Requested};
 use crate::{
     device::{Link, LinkRef, pci},
     state::{Mode, Network, NetworkId, NetworkOptions},
@@ -25,7 +25,8 @@ impl Driver {
         let mut options = requested.options;
         // From here on it goes by its own name, also where an alternative one was typed.
         options.netdevice.clone_from(&link.name);
-        let network = Network { name: None, mode, options, gateways, endpoints: BTreeMap::new() };
+        let network =
+            Network { name: None, created: now(), mode, options, gateways, endpoints: BTreeMap::new() };
         let (id, claimed) = (request.network.clone(), network.clone());
         self.store.update(|state| state.networks.insert(id, claimed)).await?;
         drop(claims);
@@ -65,6 +66,11 @@ impl Driver {
     /// Forgets a network, after taking back what its endpoints still have. Fine if there is none.
     pub async fn delete_network(&self, network: &NetworkId) -> Result<()> {
         let _network = self.locks.lock(network).await;
+        self.forget(network).await
+    }
+
+    /// Forgets a network; its lock is held.
+    pub(super) async fn forget(&self, network: &NetworkId) -> Result<()> {
         let Some(known) = self.store.get().networks.get(network).cloned() else { return Ok(()) };
         for (id, endpoint) in &known.endpoints {
             self.release(network, id, endpoint).await?;

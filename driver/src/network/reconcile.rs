@@ -5,28 +5,58 @@ use crate::{
     state::{Endpoint, EndpointId, NetworkId, model::NetworkOptions},
 };
 
-/// How long Docker may take from CreateEndpoint to Join, and from Join to moving the netdev, in seconds.
-const STARTING: u64 = 30;
+/// How long Docker may take from CreateEndpoint to moving the netdev, in seconds. It reports failures;
+/// this is for when it died in between.
+const STARTING: u64 = 600;
+
+/// How long Docker may take to show a network that it has created here, in seconds.
+const APPEARING: u64 = 60;
 
 impl Driver {
-    /// Goes through all endpoints that are remembered: takes over the counters of those that live, and
-    /// takes back the netdevs of those that ended while nobody looked.
-    pub async fn reconcile(&self) {
+    /// Takes over the counters that a driver before this one left on running containers' netdevs.
+    pub async fn adopt_all(&self) {
         for (network_id, network, id, _) in self.store.get().endpoints() {
             let _network = self.locks.lock(network_id).await;
             // As it is now: calls are served meanwhile.
+            if let Some(endpoint) = self.store.get().endpoint(network_id, id) {
+                self.adopt(&network.options, id, endpoint).await;
+            }
+        }
+    }
+
+    /// Goes through all endpoints that are remembered, and takes back the netdevs of those that ended
+    /// without Docker having said so.
+    pub async fn reconcile(&self) {
+        for (network_id, _, id, _) in self.store.get().endpoints() {
+            let _network = self.locks.lock(network_id).await;
             let state = self.store.get();
-            let Some(endpoint) = state.networks.get(network_id).and_then(|network| network.endpoints.get(id))
-            else {
-                continue;
-            };
+            let Some(endpoint) = state.endpoint(network_id, id) else { continue };
             match self.release_if_over(network_id, id, endpoint).await {
                 Ok(true) => tracing::info!(%id, netdevice = endpoint.original.name, "taken back"),
-                Ok(false) => self.adopt(&network.options, id, endpoint).await,
+                Ok(false) if endpoint.container.is_none() => self.ask_names(network_id),
+                Ok(false) => {}
                 Err(error) => tracing::error!(%id, %error, "reconciling"),
             }
-            self.ask_names(network_id);
         }
+    }
+
+    /// Forgets a network that Docker says it does not have: it was removed while no driver ran. Not if
+    /// it is so new that Docker is still creating it, or if a container has something of it after all.
+    pub async fn forget_removed(&self, network_id: &NetworkId) -> Result<()> {
+        let _network = self.locks.lock(network_id).await;
+        let state = self.store.get();
+        let Some(network) = state.networks.get(network_id) else { return Ok(()) };
+        if now().saturating_sub(network.created) < APPEARING {
+            return Ok(());
+        }
+        for (id, endpoint) in &network.endpoints {
+            if let Place::Away(..) = self.locate(id, endpoint).await? {
+                tracing::warn!(network = network_id.short(), %id, "Docker does not know the network of a running container");
+                return Ok(());
+            }
+        }
+        tracing::info!(network = network_id.short(), "Docker has it no more: forgotten");
+        self.forget(network_id).await
     }
 
     /// Whether the endpoint is over without Docker having said so; if it is, its netdev is taken back.
@@ -39,11 +69,14 @@ impl Driver {
         let over = match self.locate(id, endpoint).await? {
             Place::Away(..) => false,
             Place::Gone => true,
-            // Came home by itself, under another name, as a netdev does whose namespace died; or has
-            // been home for longer than any container takes to start.
             Place::Home(link) => {
-                let since = endpoint.joined.unwrap_or(endpoint.created);
-                link.name != endpoint.original.name || now().saturating_sub(since) > STARTING
+                let late = now().saturating_sub(endpoint.joined.unwrap_or(endpoint.created)) > STARTING;
+                // Without its mark it has been away and is back, or Docker is moving it just now: a
+                // second look tells.
+                let back = !endpoint.unmarked
+                    && !self.rtnl.is_marked(link.ifindex).await?
+                    && matches!(self.locate(id, endpoint).await?, Place::Home(_));
+                late || back
             }
         };
         if over {

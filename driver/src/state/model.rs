@@ -52,6 +52,11 @@ impl State {
     }
 
     /// The endpoint with this id, if its network is still there.
+    pub fn endpoint(&self, network: &NetworkId, endpoint: &EndpointId) -> Option<&Endpoint> {
+        self.networks.get(network)?.endpoints.get(endpoint)
+    }
+
+    /// The same, to change it.
     pub fn endpoint_mut(&mut self, network: &NetworkId, endpoint: &EndpointId) -> Option<&mut Endpoint> {
         self.networks.get_mut(network)?.endpoints.get_mut(endpoint)
     }
@@ -82,6 +87,9 @@ pub struct Network {
     /// Its name when Docker was last asked.
     #[serde(default)]
     pub name: Option<String>,
+    /// When it was created, in seconds since 1970.
+    #[serde(default)]
+    pub created: u64,
     /// How it hands out its hardware.
     pub mode: Mode,
     /// What the user typed after `-o`.
@@ -187,6 +195,9 @@ pub struct Original {
     pub altnames: Vec<String>,
     /// Its receive filters and protocols.
     pub flags: Flags,
+    /// Whether the host had an ingress or clsact qdisc on it. A move drops that, and what filters it had.
+    #[serde(default)]
+    pub ingress: bool,
     /// Its addresses and routes.
     #[serde(default)]
     pub addressing: Addressing,
@@ -219,6 +230,9 @@ pub struct Endpoint {
     /// The VF that it is, in sriov mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vf: Option<VfGrant>,
+    /// The kernel can't mark netdevs as not having been away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmarked: bool,
     /// Defaults that the hardware refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

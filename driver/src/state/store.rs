@@ -180,6 +180,7 @@ mod tests {
         };
         Network {
             name: None,
+            created: 0,
             mode: Mode::Passthrough,
             options,
             gateways: Vec::new(),

@@ -17,6 +17,7 @@ mod packages;
 mod process;
 mod step;
 mod test;
+mod unpack;
 mod workspace;
 
 /// What cargo cannot say. Each command sets up what it needs.

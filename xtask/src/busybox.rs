@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::packages::{self, Need};
-use crate::process::{self, command};
+use crate::process;
 use crate::step::note;
-use crate::workspace;
+use crate::{unpack, workspace};
 
 const PACKAGE: &str = "busybox-static";
 
@@ -33,14 +33,7 @@ pub fn ensure() -> Result<PathBuf> {
 
 fn unpack() -> Result<()> {
     let folder = workspace::target("busybox");
-    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    process::text(command("apt-get").current_dir(&folder).args(["download", PACKAGE]))?;
-    for file in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
-        let file = file.with_context(|| format!("reading {}", folder.display()))?.path();
-        if file.extension().is_some_and(|extension| extension == "deb") {
-            process::text(command("dpkg").arg("-x").arg(&file).arg(&folder))?;
-        }
-    }
+    unpack::into(&folder, &[PACKAGE.to_owned()])?;
     // Since the merge of /bin into /usr/bin it is there.
     let (usr, bin) = (folder.join("usr/bin/busybox"), folder.join("bin/busybox"));
     if usr.is_file() && !bin.is_file() {

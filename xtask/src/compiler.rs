@@ -6,11 +6,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::packages::{self, Need};
 use crate::process::{self, command};
+use crate::step::note;
+use crate::{interrupt, unpack, workspace};
 
 /// The target, and the folder of its `core` in a sysroot.
 pub const TARGET: &str = "bpfel-unknown-none";
@@ -39,6 +41,8 @@ pub struct Compiler {
     pub cargo: PathBuf,
     /// Where its libraries are.
     pub sysroot: PathBuf,
+    /// Where it finds those that it is linked with itself, if not in the usual places.
+    libraries: Option<PathBuf>,
     /// Its version.
     pub release: String,
     /// The major version of its LLVM, which bpf-linker's must equal.
@@ -69,6 +73,9 @@ impl Compiler {
         }
         // Empty switches off a wrapper that the user's configuration may name.
         cargo.env("RUSTC", &self.rustc).env("RUSTC_WRAPPER", "").env("RUSTC_WORKSPACE_WRAPPER", "");
+        if let Some(libraries) = &self.libraries {
+            cargo.env("LD_LIBRARY_PATH", libraries);
+        }
         cargo
     }
 }
@@ -83,13 +90,23 @@ pub fn choose(wanted: Option<Origin>) -> Result<Compiler> {
 }
 
 fn debian() -> Result<Compiler> {
-    let rustc = Path::new("/usr/bin/rustc");
-    let compiler = asked(Origin::Debian, rustc, Path::new("/usr/bin/cargo"))?;
+    let installed = asked(Origin::Debian, Path::new("/usr/bin/rustc"), Path::new("/usr/bin/cargo"), None);
+    installed.and_then(with_core).or_else(|error| unpacked().context(error))
+}
+
+fn with_core(compiler: Compiler) -> Result<Compiler> {
     let core = compiler.sysroot.join("lib/rustlib").join(TARGET);
-    if !core.is_dir() {
-        bail!("{compiler} has no {}", core.display());
-    }
+    ensure!(core.is_dir(), "{compiler} has no {}", core.display());
     Ok(compiler)
+}
+
+/// Debian's, in `target/rustc`. The cargo that runs us goes with it.
+fn unpacked() -> Result<Compiler> {
+    let usr = workspace::target("rustc/usr");
+    let libraries = usr.join("lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let compiler = asked(Origin::Debian, &usr.join("bin/rustc"), Path::new(&cargo), Some(&libraries))?;
+    with_core(compiler)
 }
 
 fn nightly() -> Result<Compiler> {
@@ -99,7 +116,7 @@ fn nightly() -> Result<Compiler> {
     };
     let mend = "type\n    rustup toolchain install nightly --component rust-src";
     let rustc = which("rustc").with_context(|| format!("rustup has no nightly toolchain; {mend}"))?;
-    let compiler = asked(Origin::Nightly, &rustc, &which("cargo")?)?;
+    let compiler = asked(Origin::Nightly, &rustc, &which("cargo")?, None)?;
     let source = compiler.sysroot.join("lib/rustlib/src/rust/library/core/src/lib.rs");
     if !source.is_file() {
         bail!("{compiler} has no rust-src; {mend}");
@@ -107,12 +124,12 @@ fn nightly() -> Result<Compiler> {
     Ok(compiler)
 }
 
-fn asked(origin: Origin, rustc: &Path, cargo: &Path) -> Result<Compiler> {
+fn asked(origin: Origin, rustc: &Path, cargo: &Path, libraries: Option<&Path>) -> Result<Compiler> {
     let ask = |question: &[&str]| {
+        let mut ask = command(rustc);
         // Not what the cargo that runs us would use.
-        process::text(
-            command(rustc).args(question).env_remove("LD_LIBRARY_PATH").env_remove("RUSTUP_TOOLCHAIN"),
-        )
+        ask.env_remove("LD_LIBRARY_PATH").env_remove("RUSTUP_TOOLCHAIN");
+        process::text(ask.args(question).envs(libraries.map(|libraries| ("LD_LIBRARY_PATH", libraries))))
     };
     let about = ask(&["-vV"])?;
     let field = |name: &str| about.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
@@ -126,6 +143,7 @@ fn asked(origin: Origin, rustc: &Path, cargo: &Path) -> Result<Compiler> {
         rustc: rustc.into(),
         cargo: cargo.into(),
         sysroot: ask(&["--print", "sysroot"])?.trim().into(),
+        libraries: libraries.map(Path::to_owned),
         release: release.into(),
         llvm: llvm.with_context(|| format!("{} -vV names no LLVM version", rustc.display()))?,
     })
@@ -151,6 +169,25 @@ fn install() -> Result<Compiler> {
     }
     let family = family.unwrap_or(&DEBIAN[0]);
     let needs = family.map(|package| Need::new(package, &[package], || debian().is_ok()));
-    packages::ensure(purpose, &needs)?;
-    debian()
+    let Err(error) = packages::ensure(purpose, &needs) else { return debian() };
+    interrupt::check()?;
+    if !packages::may_install() {
+        return Err(error);
+    }
+    note("it can't be installed beside what is there, so it is unpacked into target/");
+    unpack(family).and_then(|()| unpacked()).context(error)
+}
+
+/// Debian's compiler is at odds with a rustc, cargo or rustup that are packages too.
+fn unpack([rustc, _, core]: &[&str; 3]) -> Result<()> {
+    let names = unpack::with_dependencies(&[rustc, core], &["rustc", "libstd-rust", "libllvm"])?;
+    let (llvm, rust): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.starts_with("libllvm"));
+    let installed = |name: &String| {
+        let package = name.clone();
+        Need::new(name, &[name.as_str()], move || {
+            process::succeeds(command("dpkg").args(["--status", &package]))
+        })
+    };
+    packages::ensure("Debian's compiler", &llvm.iter().map(installed).collect::<Vec<_>>())?;
+    unpack::into(&workspace::target("rustc"), &rust)
 }

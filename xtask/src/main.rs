@@ -1,5 +1,6 @@
 //! What cargo cannot say. Each command sets up what it needs.
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
@@ -17,6 +18,8 @@ mod packages;
 mod process;
 mod step;
 mod test;
+mod unpack;
+mod vm;
 mod workspace;
 
 /// What cargo cannot say. Each command sets up what it needs.
@@ -52,11 +55,20 @@ enum Command {
     },
     /// Hand a netdev to a container, move traffic, compare the counters
     Demo(demo::Options),
+    /// Run a program in a throw-away guest that has two NICs with SR-IOV
+    Vm {
+        /// End the guest after this time
+        #[arg(long, default_value_t = 300)]
+        seconds: u64,
+        /// The program's path, here or in the guest, and its arguments
+        #[arg(last = true, required = true)]
+        program: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
     match interrupt::watch().and_then(|()| run(&Arguments::parse().command)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) if error.is::<interrupt::Interrupted>() => ExitCode::from(130),
         Err(error) => {
             step::show(&error);
@@ -65,14 +77,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command) -> Result<()> {
+fn run(command: &Command) -> Result<ExitCode> {
     match command {
         Command::BuildEbpf { toolchain, twice: false } => bpf::build(*toolchain),
         Command::BuildEbpf { toolchain, twice: true } => bpf::build_twice(*toolchain),
         Command::Build { release } => build::driver(*release).map(drop),
         Command::Test { arguments } => test::run(arguments),
         Command::Demo(options) => demo::run(options),
-    }
+        Command::Vm { seconds, program } => {
+            let status = vm::run(program, Duration::from_secs(*seconds))?;
+            // Without a code it was killed.
+            return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(125).into());
+        }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn must_be_root(command: &str, why: &str) -> Result<()> {

@@ -7,7 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -71,6 +71,14 @@ pub fn stream(what: &str, command: &mut Command, limit: Duration) -> Result<()> 
     announced(what, command, limit, true)
 }
 
+/// Announces `what`, runs the command with its output passed through, and judges nothing.
+pub fn status(what: &str, command: &mut Command, limit: Duration) -> Result<ExitStatus> {
+    let mut step = Step::begin(what);
+    let ended = watched(command, Watch { limit, step: Some(&mut step), pass: true, heed: true })?;
+    step.done();
+    Ok(ended.status)
+}
+
 /// What a command writes to its standard output.
 pub fn text(command: &mut Command) -> Result<String> {
     text_within(SHORT, command)
@@ -117,7 +125,24 @@ impl Watch<'_> {
     }
 }
 
-fn run(command: &mut Command, mut watch: Watch) -> Result<String> {
+/// How a command ended.
+struct Ended {
+    status: ExitStatus,
+    /// Its standard output, unless that was passed through.
+    stdout: String,
+    /// The last lines of both, unless passed through.
+    tail: VecDeque<String>,
+}
+
+fn run(command: &mut Command, watch: Watch) -> Result<String> {
+    let ended = watched(command, watch)?;
+    if !ended.status.success() {
+        bail!("`{}`: {}{}", shown(command), ended.status, joined(&ended.tail));
+    }
+    Ok(ended.stdout)
+}
+
+fn watched(command: &mut Command, mut watch: Watch) -> Result<Ended> {
     watch.interrupted()?;
     let name = shown(command);
     let started = Instant::now();
@@ -164,10 +189,7 @@ fn run(command: &mut Command, mut watch: Watch) -> Result<String> {
             bail!("`{name}` was ended after {} s{}", watch.limit.as_secs(), joined(&tail));
         }
     };
-    if !status.success() {
-        bail!("`{name}`: {status}{}", joined(&tail));
-    }
-    Ok(stdout)
+    Ok(Ended { status, stdout, tail })
 }
 
 fn read(pipe: Option<impl Read + Send + 'static>, stream: Stream, lines: Sender<(Stream, String)>) {

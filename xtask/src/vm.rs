@@ -1,0 +1,108 @@
+//! `vm`: runs a program in a QEMU guest that has real SR-IOV NICs, emulated.
+//!
+//! The guest's root is a Debian of its own, made once. It sees this repository at its own path, so a
+//! test that cargo has built runs there as it is: `vm` can be cargo's runner.
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::daemon::unique;
+use crate::packages::{self, Need};
+use crate::process::{self, command};
+use crate::{must_be_root, workspace};
+
+/// What the guest has. Another list is another root.
+const PACKAGES: &str = "linux-image-amd64,qemu-system-x86,virtiofsd,docker.io,docker-cli,iptables,iproute2,\
+                        iputils-ping,ethtool,kmod,tcpdump,bpftool,busybox-static";
+/// The first release with all of them.
+const OLDEST: &str = "trixie";
+/// Hosts older than that.
+const OLD: [&str; 2] = ["bullseye", "bookworm"];
+
+/// Runs a program, given by its path there and its arguments, in a guest of its own.
+pub fn run(program: &[String], limit: Duration) -> Result<ExitStatus> {
+    must_be_root("vm -- PROGRAM", "it mounts what the guest sees")?;
+    if std::env::consts::ARCH != "x86_64" {
+        bail!("the guest is an x86_64 machine with igb NICs, and this is {}", std::env::consts::ARCH);
+    }
+    let root = root()?;
+    let folder = workspace::target("vm").join(format!("run-{}", unique()?));
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    let folder = Folder(folder);
+    fs::write(folder.0.join("command"), words(program)?).context("writing the guest's command")?;
+    let mut guest = command(workspace::root().join("xtask/vm/run.sh"));
+    guest.arg(workspace::root()).arg(&root).arg(&folder.0);
+    process::status("Booting a guest with two SR-IOV NICs", &mut guest, limit)
+}
+
+/// Folder, environment, program and arguments for the guest's init.
+fn words(program: &[String]) -> Result<Vec<u8>> {
+    let here = std::env::current_dir().context("asking for the current folder")?;
+    // Elsewhere the guest has no such folder.
+    let here = if here.starts_with(workspace::root()) { here } else { workspace::root().to_owned() };
+    let ours = ["DOCKER_PASSTHROUGH_", "RUST_", "CARGO_MANIFEST_DIR"];
+    let environment = std::env::vars().filter(|(key, _)| ours.iter().any(|prefix| key.starts_with(prefix)));
+    let environment = environment.map(|(key, value)| format!("{key}={value}"));
+    let words = std::iter::once(here.display().to_string()).chain(environment).chain(program.iter().cloned());
+    Ok(words.flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect())
+}
+
+/// The guest's root, made if it is not there.
+fn root() -> Result<PathBuf> {
+    let vm = workspace::target("vm");
+    let (root, stamp) = (vm.join("root"), vm.join("packages"));
+    let host = release()?;
+    // Programs that were linked here must find as new a libc there.
+    let suite = if OLD.contains(&host.as_str()) { OLDEST } else { &host };
+    let wanted = format!("{suite}: {PACKAGES}");
+    if fs::read_to_string(&stamp).is_ok_and(|made| made == wanted) {
+        return Ok(root);
+    }
+    packages::ensure("making the guest", &[Need::program("mmdebstrap", &["mmdebstrap"])])?;
+    for old in [&root, &vm.join("root.new")] {
+        if old.exists() {
+            fs::remove_dir_all(old).with_context(|| format!("removing {}", old.display()))?;
+        }
+    }
+    fs::create_dir_all(&vm).with_context(|| format!("creating {}", vm.display()))?;
+    let fresh = vm.join("root.new");
+    let mut mmdebstrap = command("mmdebstrap");
+    mmdebstrap.args(["--mode=root", "--variant=minbase", &format!("--include={PACKAGES}"), suite]);
+    mmdebstrap.arg(&fresh).args(mirror(&host)?);
+    process::step(
+        &format!("Making the guest's root, a Debian {suite}, once"),
+        &mut mmdebstrap,
+        Duration::from_mins(15),
+    )?;
+    fs::rename(&fresh, &root).with_context(|| format!("renaming {}", fresh.display()))?;
+    fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))?;
+    Ok(root)
+}
+
+/// The host's release, by its code name.
+fn release() -> Result<String> {
+    let about = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
+    let name = about.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    // Testing and unstable have none.
+    Ok(name.unwrap_or("sid").trim_matches('"').to_owned())
+}
+
+/// Where this host gets its own packages.
+fn mirror(host: &str) -> Result<Option<String>> {
+    let mut ask = command("apt-get");
+    ask.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Component: main"]);
+    let answer = process::text(ask.arg(format!("Codename: {host}")))?;
+    Ok(answer.lines().next().map(str::to_owned))
+}
+
+/// What one run needs, removed with it.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,7 +1,11 @@
 //! Docker remote network driver that hands containers real network hardware, and counts their traffic.
 //!
-//! A request flows one way: `plugin` decodes it, `network` decides, [`device`] does it, `counters`
+//! A request flows one way: [`plugin`] decodes it, [`network`] decides, [`device`] does it, [`counters`]
 //! watch it, [`state`] remembers it.
+pub mod cli;
 pub mod counters;
 pub mod device;
+pub mod docker;
+pub mod network;
+pub mod plugin;
 pub mod state;

@@ -1,2 +1,8 @@
 //! `docker-passthrough`: reads the command line, nothing else.
-fn main() {}
+use std::process::ExitCode;
+
+use docker_passthrough::cli;
+
+fn main() -> ExitCode {
+    cli::main()
+}

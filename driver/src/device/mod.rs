@@ -1,2 +1,15 @@
 //! What the kernel has: netdevs over rtnetlink, their namespaces, SR-IOV in sysfs. Knows nothing of Docker.
+//!
+//! The kernel is asked each time; nothing is cached here but the sockets.
+pub mod address;
+pub mod features;
+pub mod link;
 pub mod mac;
+pub mod netns;
+pub mod pci;
+pub mod rtnl;
+pub mod vf;
+
+pub use link::{Link, LinkRef};
+pub use mac::Mac;
+pub use rtnl::{Error, Result, Rtnl};

@@ -1,0 +1,133 @@
+//! The command line: one file a subcommand.
+use std::{io, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+mod ls;
+mod report;
+mod serve;
+mod stats;
+mod table;
+
+/// Docker network driver that hands containers real network hardware, and counts their traffic.
+#[derive(Debug, Parser)]
+#[command(name = "docker-passthrough", version, max_term_width = 100, after_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  docker-passthrough serve
+  docker network create -d passthrough -o netdevice=ens2f0 -o mode=passthrough \\
+      --subnet=194.168.1.0/24 --gateway=194.168.1.1 nic0
+  docker run --rm -it --network nic0 busybox
+  docker-passthrough stats
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.";
+
+/// What every command takes.
+#[derive(Debug, Args)]
+struct Global {
+    /// Name of the driver, as in `docker network create -d NAME`
+    #[arg(long, global = true, env = "DOCKER_PASSTHROUGH_NAME", default_value = "passthrough", value_parser = name)]
+    name: String,
+    /// Folder of what has to survive a restart
+    #[arg(
+        long,
+        global = true,
+        env = "DOCKER_PASSTHROUGH_STATE_DIR",
+        default_value = "/var/lib/docker-passthrough",
+        value_name = "DIR"
+    )]
+    state_dir: PathBuf,
+    /// Folder of the pinned counters, on a BPF file system
+    #[arg(
+        long,
+        global = true,
+        env = "DOCKER_PASSTHROUGH_BPFFS",
+        default_value = "/sys/fs/bpf/passthrough",
+        value_name = "DIR"
+    )]
+    bpffs: PathBuf,
+    /// The engine's socket, to learn the containers' names from
+    #[arg(
+        long,
+        global = true,
+        env = "DOCKER_PASSTHROUGH_DOCKER_HOST",
+        default_value = "unix:///var/run/docker.sock",
+        value_name = "URL"
+    )]
+    docker_host: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Be the driver: answer Docker's calls until SIGTERM
+    Serve(serve::Serve),
+    /// Rx and Tx of each container, from the kernel; also while the driver is down
+    Stats(stats::Stats),
+    /// Networks, and which container has which netdev
+    Ls(ls::Ls),
+}
+
+/// The name becomes the name of a socket.
+fn name(text: &str) -> Result<String, String> {
+    let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if text.is_empty() || text.len() > 64 || text.starts_with('.') || !text.chars().all(safe) {
+        return Err("must be 1 to 64 letters, digits, '-', '_' or '.'".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    let done = match command {
+        Command::Serve(serve) => serve.run(&global),
+        Command::Stats(stats) => stats.run(&global),
+        Command::Ls(ls) => ls.run(&global),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // `docker-passthrough stats | head`: who reads has enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("docker-passthrough: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// A runtime for a command that asks a few questions and ends.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn a_name_is_no_path() {
+        assert!(name("passthrough").is_ok());
+        for bad in ["", "..", ".x", "a/b", "a b"] {
+            assert!(name(bad).is_err(), "{bad}");
+        }
+    }
+}

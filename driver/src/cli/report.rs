@@ -1,0 +1,142 @@
+//! What `stats` and `ls` show: the state, the kernel's counters and Docker's names put together.
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::Global;
+use crate::{
+    counters::{self, Reading},
+    docker::{Docker, NetworkNames},
+    state::{Endpoint, EndpointId, Network, NetworkId, State, store},
+};
+
+/// All that is known, at one moment.
+#[derive(Debug)]
+pub struct Report {
+    /// What is remembered.
+    pub state: State,
+    names: BTreeMap<NetworkId, NetworkNames>,
+}
+
+/// One endpoint. The field names are a contract.
+#[derive(Debug, Serialize)]
+pub struct EndpointReport {
+    /// Docker's id of the endpoint.
+    pub endpoint_id: EndpointId,
+    /// Docker's id of the network; null for counters that nobody remembers the endpoint of.
+    pub network_id: Option<NetworkId>,
+    /// The network's name, if Docker tells.
+    pub network: Option<String>,
+    /// The container's name, if Docker tells.
+    pub container: Option<String>,
+    /// The container's id, if Docker tells.
+    pub container_id: Option<String>,
+    /// The netdev's name on the host.
+    pub netdevice: Option<String>,
+    /// How the network hands out its hardware.
+    pub mode: Option<String>,
+    /// Where received frames are counted; null if they aren't.
+    pub rx_hook: Option<counters::Hook>,
+    /// Where sent frames are counted; null if they aren't.
+    pub tx_hook: Option<counters::Hook>,
+    /// Received since the endpoint was created.
+    pub rx: Option<RxReport>,
+    /// Sent since the endpoint was created.
+    pub tx: Option<TxReport>,
+}
+
+/// Received frames.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct RxReport {
+    /// Frames.
+    pub packets: u64,
+    /// Bytes, without FCS.
+    pub bytes: u64,
+}
+
+/// Sent frames.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct TxReport {
+    /// Frames.
+    pub packets: u64,
+    /// Bytes, without FCS.
+    pub bytes: u64,
+    /// Frames with a source MAC that is not the endpoint's.
+    pub spoofed: u64,
+}
+
+impl Report {
+    /// Reads the state, and asks Docker for names; without Docker there are none.
+    pub async fn new(global: &Global) -> anyhow::Result<Self> {
+        let state = store::read(&global.state_dir)?;
+        let docker = Docker::new(&global.docker_host)?;
+        let mut names = BTreeMap::new();
+        for id in state.networks.keys() {
+            match docker.network(id).await {
+                Ok(found) => names.extend(found.map(|found| (id.clone(), found))),
+                // If it doesn't answer once, it won't answer the others.
+                Err(_) => break,
+            }
+        }
+        Ok(Self { state, names })
+    }
+
+    /// The network's name, if Docker tells.
+    pub fn network_name(&self, id: &NetworkId) -> Option<&str> {
+        self.names.get(id).map(|network| network.name.as_str())
+    }
+
+    /// Name and id of the container that has the endpoint, if Docker tells.
+    pub fn container(&self, network: &NetworkId, endpoint: &EndpointId) -> Option<(&str, &str)> {
+        let container = self.names.get(network)?.containers.get(endpoint)?;
+        Some((&container.name, &container.id))
+    }
+
+    /// All endpoints, and after them counters that nobody remembers the endpoint of.
+    pub fn endpoints(&self, global: &Global) -> Vec<EndpointReport> {
+        let mut reports: Vec<_> = self
+            .state
+            .endpoints()
+            .map(|(network_id, network, id, endpoint)| {
+                self.endpoint(global, id, Some((network_id, network, endpoint)))
+            })
+            .collect();
+        let mut orphans = counters::endpoints(&global.bpffs).unwrap_or_default();
+        orphans.retain(|id| !reports.iter().any(|report| report.endpoint_id == *id));
+        reports.extend(orphans.iter().map(|id| self.endpoint(global, id, None)));
+        reports
+    }
+
+    fn endpoint(
+        &self,
+        global: &Global,
+        id: &EndpointId,
+        known: Option<(&NetworkId, &Network, &Endpoint)>,
+    ) -> EndpointReport {
+        let reading = counters::read(&global.bpffs, id).ok();
+        let container = known.and_then(|(network_id, ..)| self.container(network_id, id));
+        EndpointReport {
+            endpoint_id: id.clone(),
+            network_id: known.map(|(network_id, ..)| network_id.clone()),
+            network: known.and_then(|(network_id, ..)| self.network_name(network_id)).map(str::to_owned),
+            container: container.map(|(name, _)| name.to_owned()),
+            container_id: container.map(|(_, id)| id.to_owned()),
+            netdevice: known.map(|(.., endpoint)| endpoint.original.name.clone()),
+            mode: known.map(|(_, network, _)| network.mode.to_string()),
+            rx_hook: reading.map(|reading| reading.rx_hook),
+            tx_hook: reading.map(|reading| reading.tx_hook),
+            rx: reading.map(rx),
+            tx: reading.map(tx),
+        }
+    }
+}
+
+fn rx(reading: Reading) -> RxReport {
+    let driver_common::Rx { packets, bytes } = reading.counters.rx;
+    RxReport { packets, bytes }
+}
+
+fn tx(reading: Reading) -> TxReport {
+    let driver_common::Tx { packets, bytes, spoofed } = reading.counters.tx;
+    TxReport { packets, bytes, spoofed }
+}

@@ -1,0 +1,137 @@
+//! `serve`: the driver.
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use clap::Args;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use super::Global;
+use crate::{
+    counters::Counters,
+    docker::Docker,
+    network::Driver,
+    plugin::{listener, routes::Calls, server},
+    state::{NetworkId, Store},
+};
+
+/// Where engines look for plugins (Docker's docs/extend/plugin_api.md).
+const PLUGINS: &str = "/run/docker/plugins";
+
+/// After a call, the engine takes this long to know the container, and to let go of its locks.
+const NAMES_AFTER: [Duration; 3] =
+    [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(4)];
+
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// The plugin's socket [default: /run/docker/plugins/NAME.sock]
+    #[arg(long, env = "DOCKER_PASSTHROUGH_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// How the log is written to standard error
+    #[arg(long, env = "DOCKER_PASSTHROUGH_LOG_FORMAT", default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Serve {
+    pub fn run(self, global: &Global) -> anyhow::Result<()> {
+        self.log();
+        let socket = self.socket.unwrap_or_else(|| PathBuf::from(format!("{PLUGINS}/{}.sock", global.name)));
+        let docker = Docker::new(&global.docker_host)?;
+        let store = Store::open(&global.state_dir)?;
+        Counters::new(global.bpffs.clone()).prepare()?;
+        let listener = listener::listen(&socket)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let (renamed, names) = mpsc::channel(64);
+            let driver = Arc::new(Driver::new(store, global.bpffs.clone(), renamed)?);
+            let shutdown = CancellationToken::new();
+            on_signal(shutdown.clone())?;
+            let socket = listener.socket.try_clone().context("the plugin's socket")?;
+            socket.set_nonblocking(true).context("the plugin's socket")?;
+            let socket = tokio::net::UnixListener::from_std(socket).context("the plugin's socket")?;
+            tokio::spawn(keep_names(Arc::clone(&driver), docker, names));
+            let reconciled = Arc::clone(&driver);
+            // Beside the calls: the socket answers at once.
+            tokio::spawn(async move { reconciled.reconcile().await });
+            let networks = driver.state().networks.len();
+            tracing::info!(
+                driver = global.name,
+                version = env!("CARGO_PKG_VERSION"),
+                networks,
+                "ready for Docker's calls"
+            );
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+            server::serve(socket, Calls::new(driver), shutdown).await;
+            anyhow::Ok(())
+        })?;
+        runtime.shutdown_timeout(Duration::from_secs(1));
+        drop(listener);
+        tracing::info!("ended");
+        Ok(())
+    }
+
+    fn log(&self) {
+        // Its warnings are about attributes that it does not know, one a message.
+        let filter = EnvFilter::try_from_env("DOCKER_PASSTHROUGH_LOG")
+            .unwrap_or_else(|_| EnvFilter::new("info,netlink_packet_route=error"));
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        match self.log_format {
+            LogFormat::Text => {
+                let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+                log.with_ansi(terminal).with_target(false).init();
+            }
+            LogFormat::Json => log.json().init(),
+        }
+    }
+}
+
+fn on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("finishing what is under way");
+        shutdown.cancel();
+    });
+    Ok(())
+}
+
+/// Asks Docker who has what, each time that may have changed, so that errors can name containers.
+async fn keep_names(driver: Arc<Driver>, docker: Docker, mut renamed: mpsc::Receiver<NetworkId>) {
+    while let Some(network) = renamed.recv().await {
+        let (driver, docker) = (Arc::clone(&driver), docker.clone());
+        tokio::spawn(async move {
+            for pause in NAMES_AFTER {
+                tokio::time::sleep(pause).await;
+                match docker.network(&network).await {
+                    Ok(Some(names)) => {
+                        let containers =
+                            names.containers.into_iter().map(|(id, container)| (id, container.name));
+                        match driver.remember_names(&network, names.name, containers).await {
+                            Ok(true) => return,
+                            Ok(false) => {}
+                            Err(error) => {
+                                tracing::warn!(network = network.short(), %error, "remembering names");
+                            }
+                        }
+                    }
+                    Ok(None) => {}
+                    Err(error) => tracing::debug!(network = network.short(), %error, "no names"),
+                }
+            }
+        });
+    }
+}

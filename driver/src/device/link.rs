@@ -1,0 +1,390 @@
+//! A netdev as the kernel has it, and what can be done to it.
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use futures_util::TryStreamExt as _;
+use netlink_packet_route::link::{
+    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, Prop, Stats64, XdpAttached,
+};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+
+use super::{
+    Mac, Rtnl,
+    netns::NetNs,
+    rtnl::{Error, Result, acked, answers},
+};
+
+/// Longest name of a netdev: `IFNAMSIZ` less the NUL (include/uapi/linux/if.h).
+pub const MAX_NAME: usize = 15;
+
+/// Longest alias that any kernel takes: `IFALIASZ` less its NUL and the attribute's (net/core/dev.c).
+pub const MAX_ALIAS: usize = 254;
+
+/// Which netdev is meant.
+#[derive(Clone, Copy, Debug)]
+pub enum LinkRef<'a> {
+    /// By number.
+    Index(u32),
+    /// By name, or by an alternative name.
+    Name(&'a str),
+}
+
+impl fmt::Display for LinkRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index(index) => write!(f, "netdev {index}"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A netdev as it is at this moment, in the namespace of the socket that was asked.
+#[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are what the kernel says")]
+pub struct Link {
+    /// Its number in its namespace.
+    pub ifindex: u32,
+    /// Its name there.
+    pub name: String,
+    /// Hardware address, if the link layer is Ethernet.
+    pub mac: Option<Mac>,
+    /// Largest packet, in bytes, without the link layer's header.
+    pub mtu: u32,
+    /// Smallest and largest MTU that its driver takes; 0 where it does not say.
+    pub mtu_range: (u32, u32),
+    /// Administratively up.
+    pub up: bool,
+    /// Its receive filters and protocols, which a container may change.
+    pub flags: Flags,
+    /// Some XDP program is attached, in whatever mode.
+    pub xdp: bool,
+    /// Has a carrier.
+    pub carrier: bool,
+    /// Is the loopback.
+    pub loopback: bool,
+    /// `ifalias`, empty if there is none.
+    pub alias: String,
+    /// `rtnl_link_ops` kind such as `veth`; none for a physical netdev.
+    pub kind: Option<String>,
+    /// ifindex of the bond, bridge, VRF… that it is a member of.
+    pub master: Option<u32>,
+    /// ifindex of the netdev beneath it (`IFLA_LINK`), if that is in the same namespace.
+    pub lower: Option<u32>,
+    /// Bus and name of the hardware behind it, such as `pci`, `0000:01:10.0`.
+    pub parent: Option<Parent>,
+    /// The kernel says that it can't change its namespace (6.15 and newer say so).
+    pub immovable: bool,
+    /// Further names.
+    pub altnames: Vec<String>,
+    /// The netdev's own counters.
+    pub stats: Stats,
+}
+
+/// `IFF_*` flags that stay with a netdev when it moves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the kernel's flags")]
+pub struct Flags {
+    /// Receives all frames.
+    pub promisc: bool,
+    /// Receives all multicast frames.
+    pub allmulti: bool,
+    /// Speaks ARP.
+    pub arp: bool,
+    /// Can do multicast.
+    pub multicast: bool,
+}
+
+/// The hardware behind a netdev (`IFLA_PARENT_DEV_BUS_NAME`, `IFLA_PARENT_DEV_NAME`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// `pci`, `virtio`, …
+    pub bus: String,
+    /// `0000:01:10.0`, `virtio0`, …
+    pub device: String,
+}
+
+impl Parent {
+    /// Its folder in sysfs, which is the same in every network namespace.
+    pub fn sysfs(&self) -> PathBuf {
+        Path::new("/sys/bus").join(&self.bus).join("devices").join(&self.device)
+    }
+
+    /// The name of the kernel driver that is bound to it.
+    pub fn driver(&self) -> Option<String> {
+        let driver = self.sysfs().join("driver").read_link().ok()?;
+        Some(driver.file_name()?.to_str()?.to_owned())
+    }
+}
+
+/// `rtnl_link_stats64` (include/uapi/linux/if_link.h), what concerns us of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Stats {
+    /// Frames received.
+    pub rx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Frames dropped on receive.
+    pub rx_dropped: u64,
+    /// Frames sent.
+    pub tx_packets: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Frames dropped on sending.
+    pub tx_dropped: u64,
+}
+
+impl From<&Stats64> for Stats {
+    fn from(stats: &Stats64) -> Self {
+        Self {
+            rx_packets: stats.rx_packets,
+            rx_bytes: stats.rx_bytes,
+            rx_dropped: stats.rx_dropped,
+            tx_packets: stats.tx_packets,
+            tx_bytes: stats.tx_bytes,
+            tx_dropped: stats.tx_dropped,
+        }
+    }
+}
+
+impl Link {
+    /// Whether frames have an Ethernet header.
+    pub fn is_ethernet(&self) -> bool {
+        self.mac.is_some()
+    }
+
+    /// Whether this hardware is behind it.
+    pub fn is_hardware(&self, bus: &str, device: &str) -> bool {
+        self.parent.as_ref().is_some_and(|parent| parent.bus == bus && parent.device == device)
+    }
+
+    /// Whether `kind` is its `rtnl_link_ops` kind.
+    pub fn is_kind(&self, kind: &str) -> bool {
+        self.kind.as_deref() == Some(kind)
+    }
+
+    /// The kernel driver: of the hardware behind it, else its kind.
+    pub fn driver(&self) -> Option<String> {
+        self.parent.as_ref().and_then(Parent::driver).or_else(|| self.kind.clone())
+    }
+}
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Self {
+            ifindex: message.header.index,
+            up: flags.contains(LinkFlags::Up),
+            carrier: flags.contains(LinkFlags::LowerUp),
+            loopback: flags.contains(LinkFlags::Loopback),
+            flags: Flags {
+                promisc: flags.contains(LinkFlags::Promisc),
+                allmulti: flags.contains(LinkFlags::Allmulti),
+                arp: !flags.contains(LinkFlags::Noarp),
+                multicast: flags.contains(LinkFlags::Multicast),
+            },
+            ..Self::default()
+        };
+        let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+        let (mut bus, mut device, mut elsewhere) = (None, None, false);
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(octets) if ethernet => {
+                    link.mac = <[u8; 6]>::try_from(octets).ok().map(Mac);
+                }
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::MinMtu(min) => link.mtu_range.0 = min,
+                LinkAttribute::MaxMtu(max) => link.mtu_range.1 = max,
+                LinkAttribute::IfAlias(alias) => link.alias = alias,
+                LinkAttribute::Xdp(xdp) => {
+                    link.xdp = xdp
+                        .iter()
+                        .any(|part| matches!(part, LinkXdp::Attached(mode) if *mode != XdpAttached::None));
+                }
+                LinkAttribute::Controller(master) => link.master = Some(master),
+                LinkAttribute::Link(lower) if lower != 0 => link.lower = Some(lower),
+                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
+                LinkAttribute::ParentDevBusName(name) => bus = Some(name),
+                LinkAttribute::ParentDevName(name) => device = Some(name),
+                LinkAttribute::NetnsImmutable(immovable) => link.immovable = immovable,
+                LinkAttribute::Stats64(stats) => link.stats = Stats::from(&stats),
+                LinkAttribute::PropList(props) => {
+                    link.altnames.extend(props.into_iter().filter_map(|prop| match prop {
+                        Prop::AltIfName(name) => Some(name),
+                        _ => None,
+                    }));
+                }
+                LinkAttribute::LinkInfo(infos) => {
+                    link.kind = infos.into_iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.to_string()),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        if elsewhere {
+            link.lower = None;
+        }
+        link.parent = bus.zip(device).map(|(bus, device)| Parent { bus, device });
+        link
+    }
+}
+
+/// What to change of a netdev; what is not named stays. The kernel applies a message in an order of its
+/// own and stops at the first failure, so what must be undone one by one goes in messages of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    /// Rename it.
+    pub name: Option<String>,
+    /// Give it another hardware address.
+    pub mac: Option<Mac>,
+    /// Give it another MTU.
+    pub mtu: Option<u32>,
+    /// Tag it; empty takes the tag off.
+    pub alias: Option<String>,
+    /// Its receive filters and protocols.
+    pub flags: Option<Flags>,
+    /// Up or down.
+    pub up: Option<bool>,
+}
+
+impl Change {
+    fn describe(&self) -> String {
+        let Self { name, mac, mtu, alias, flags, up } = self;
+        let mut words = Vec::new();
+        words.extend(name.as_ref().map(|name| format!("name {name}")));
+        words.extend(mac.map(|mac| format!("address {mac}")));
+        words.extend(mtu.map(|mtu| format!("mtu {mtu}")));
+        words.extend(alias.as_ref().map(|alias| format!("alias {alias:?}")));
+        words.extend(flags.map(|flags| format!("{flags:?}")));
+        words.extend(up.map(|up| if up { "up" } else { "down" }.to_owned()));
+        words.join(" ")
+    }
+
+    fn apply(&self, mut message: LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec> {
+        let Self { name, mac, mtu, alias, flags, up } = self;
+        if let Some(name) = name {
+            message = message.name(name);
+        }
+        if let Some(mac) = mac {
+            message = message.address(mac.0.to_vec());
+        }
+        if let Some(mtu) = mtu {
+            message = message.mtu(*mtu);
+        }
+        if let Some(alias) = alias {
+            message = message.alias(alias);
+        }
+        if let Some(Flags { promisc, allmulti, arp, multicast }) = *flags {
+            message = message.promiscuous(promisc).allmulticast(allmulti).arp(arp).multicast(multicast);
+        }
+        match up {
+            Some(true) => message.up(),
+            Some(false) => message.down(),
+            None => message,
+        }
+    }
+}
+
+impl Rtnl {
+    /// The netdev, or none if this namespace has no such.
+    pub async fn link(&self, link: LinkRef<'_>) -> Result<Option<Link>> {
+        let get = self.handle().link().get();
+        let get = match link {
+            LinkRef::Index(index) => get.match_index(index),
+            LinkRef::Name(name) if name.len() > MAX_NAME => {
+                // As `ip link` does: a longer one can only be an alternative name.
+                let mut get = get.match_index(0);
+                let altname = LinkAttribute::PropList(vec![Prop::AltIfName(name.to_owned())]);
+                get.message_mut().attributes.push(altname);
+                get
+            }
+            LinkRef::Name(name) => get.match_name(name),
+        };
+        match answers(format!("reading {link}"), get.execute()).await {
+            Ok(found) => Ok(found.into_iter().next().map(Link::from)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All netdevs of this namespace.
+    pub async fn links(&self) -> Result<Vec<Link>> {
+        let start = || self.handle().link().get().execute().map_ok(Link::from);
+        self.dump("listing the netdevs", start).await
+    }
+
+    /// Changes the netdev with this ifindex.
+    pub async fn change(&self, ifindex: u32, change: &Change) -> Result<()> {
+        let message = change.apply(LinkUnspec::new_with_index(ifindex)).build();
+        let what = format!("setting netdev {ifindex} {}", change.describe());
+        acked(what, self.handle().link().set(message).execute()).await
+    }
+
+    /// Makes the alternative names those of `wanted`.
+    pub async fn set_altnames(&self, link: &Link, wanted: &[String]) -> Result<()> {
+        let foreign: Vec<_> = link.altnames.iter().filter(|name| !wanted.contains(name)).collect();
+        let missing: Vec<_> = wanted.iter().filter(|name| !link.altnames.contains(name)).collect();
+        for name in foreign {
+            let what = format!("taking the alternative name {name} off netdev {}", link.ifindex);
+            acked(what, self.handle().link().property_del(link.ifindex).alt_ifname(&[name]).execute())
+                .await?;
+        }
+        for name in missing {
+            let what = format!("giving netdev {} the alternative name {name}", link.ifindex);
+            acked(what, self.handle().link().property_add(link.ifindex).alt_ifname(&[name]).execute())
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Takes XDP programs off that were attached over netlink; those of bpf_links stay, with an error.
+    pub async fn xdp_off(&self, ifindex: u32) -> Result<()> {
+        // include/uapi/linux/if_link.h: XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
+        for mode in [1 << 1, 1 << 2] {
+            let off = LinkAttribute::Xdp(vec![LinkXdp::Fd(-1), LinkXdp::Flags(mode)]);
+            let message = LinkUnspec::new_with_index(ifindex).append_extra_attribute(off).build();
+            let what = format!("taking XDP off netdev {ifindex}");
+            match acked(what, self.handle().link().set(message).execute()).await {
+                Err(error) if error.errno() != Some(nix::libc::EOPNOTSUPP) => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the netdev into another namespace, under another name if one is given. The kernel takes it
+    /// down, and drops its addresses, routes, neighbours and qdiscs.
+    pub async fn move_to(&self, ifindex: u32, netns: &NetNs, name: Option<&str>) -> Result<()> {
+        let mut message = LinkUnspec::new_with_index(ifindex).setns_by_fd(netns.raw_fd());
+        if let Some(name) = name {
+            message = message.name(name);
+        }
+        let what = format!("moving netdev {ifindex} to another network namespace");
+        acked(what, self.handle().link().set(message.build()).execute()).await
+    }
+
+    /// Whether the kernel lets the netdev change its namespace at all. It is asked to move it to where
+    /// it is: that checks, and does nothing (`__dev_change_net_namespace`, net/core/dev.c).
+    pub async fn is_movable(&self, link: &Link, here: &NetNs) -> Result<bool> {
+        if link.immovable {
+            return Ok(false);
+        }
+        match self.move_to(link.ifindex, here, None).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.errno() == Some(nix::libc::EINVAL) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A netdev that must be there.
+pub async fn require(rtnl: &Rtnl, link: LinkRef<'_>) -> Result<Link> {
+    rtnl.link(link).await?.ok_or_else(|| {
+        let source = std::io::Error::from_raw_os_error(nix::libc::ENODEV);
+        Error::io(format!("{link}"), source)
+    })
+}

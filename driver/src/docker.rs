@@ -1,0 +1,142 @@
+//! Names that Docker has for what we know by id. Asked by the commands and by a task beside the calls,
+//! never within a call: Docker holds locks then, and would not answer.
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::StatusCode;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyperlocal::UnixConnector;
+use serde::{Deserialize, de::DeserializeOwned};
+
+use crate::state::{EndpointId, NetworkId};
+
+/// An engine that is busy starting takes its time; one that hangs must not hang us.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// A network of 1 000 containers is about 300 KiB.
+const MAX_ANSWER: usize = 16 << 20;
+
+/// Why Docker has no answer.
+#[derive(Debug, thiserror::Error)]
+#[error("Docker at {host}: {reason}")]
+pub struct Error {
+    host: String,
+    reason: String,
+}
+
+/// A network, as Docker has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkNames {
+    /// The network's name.
+    pub name: String,
+    /// The containers, by their endpoints.
+    pub containers: BTreeMap<EndpointId, Container>,
+}
+
+/// A container, as Docker has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// An engine's API, on a Unix socket.
+#[derive(Clone, Debug)]
+pub struct Docker {
+    host: String,
+    socket: PathBuf,
+    client: Client<UnixConnector, Empty<Bytes>>,
+}
+
+impl Docker {
+    /// `host` is `unix://PATH`, as in `DOCKER_HOST`. Nothing is opened yet.
+    pub fn new(host: &str) -> Result<Self, Error> {
+        let error = |reason: &str| Error { host: host.to_owned(), reason: reason.to_owned() };
+        let socket = host
+            .strip_prefix("unix://")
+            .filter(|path| path.starts_with('/'))
+            .ok_or_else(|| error("must be unix:// and an absolute path, as the engine's -H option has it"))?;
+        Ok(Self {
+            host: host.to_owned(),
+            socket: socket.into(),
+            client: Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(UnixConnector),
+        })
+    }
+
+    /// The network's names; none if Docker says that it has no such network.
+    pub async fn network(&self, id: &NetworkId) -> Result<Option<NetworkNames>, Error> {
+        #[derive(Deserialize)]
+        struct Network {
+            #[serde(rename = "Name")]
+            name: String,
+            #[serde(rename = "Containers", default)]
+            containers: Option<BTreeMap<String, Attached>>,
+        }
+        #[derive(Deserialize)]
+        struct Attached {
+            #[serde(rename = "Name", default)]
+            name: String,
+            #[serde(rename = "EndpointID", default)]
+            endpoint: String,
+        }
+        let Some(network) = self.get::<Network>(&format!("/networks/{id}")).await? else { return Ok(None) };
+        let containers = network.containers.unwrap_or_default().into_iter().filter_map(|(id, attached)| {
+            Some((attached.endpoint.parse().ok()?, Container { id, name: attached.name }))
+        });
+        Ok(Some(NetworkNames { name: network.name, containers: containers.collect() }))
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Error> {
+        let error = |reason: String| Error { host: self.host.clone(), reason };
+        let uri = hyperlocal::Uri::new(&self.socket, path);
+        let asked = async {
+            let response = self.client.get(uri.into()).await.map_err(|failure| error(chain(&failure)))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+            let body = body.map_err(|failure| error(failure.to_string()))?.to_bytes();
+            match status {
+                StatusCode::OK => {
+                    serde_json::from_slice(&body).map(Some).map_err(|failure| error(failure.to_string()))
+                }
+                StatusCode::NOT_FOUND => Ok(None),
+                _ => Err(error(format!("{path}: {status}: {}", String::from_utf8_lossy(&body).trim()))),
+            }
+        };
+        tokio::time::timeout(PATIENCE, asked)
+            .await
+            .unwrap_or_else(|_| Err(error(format!("{path}: no answer within {} s", PATIENCE.as_secs()))))
+    }
+}
+
+/// hyper's errors keep their cause to themselves.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source())
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_unix_socket() {
+        assert!(Docker::new("unix:///var/run/docker.sock").is_ok());
+        for bad in ["tcp://127.0.0.1:2375", "unix://docker.sock", ""] {
+            assert!(Docker::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there() {
+        let docker = Docker::new("unix:///nonexistent/docker.sock").unwrap();
+        let error = docker.network(&"0a".parse().unwrap()).await.unwrap_err().to_string();
+        assert!(
+            error.contains("unix:///nonexistent/docker.sock") && error.contains("No such file"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,120 @@
+//! Endpoints: a container gets a netdev, and gives it back.
+use std::path::PathBuf;
+
+use super::{CreateEndpoint, Driver, Error, Joined, Result, now};
+use crate::{
+    device::Mac,
+    state::{Endpoint, EndpointId, Mode, Network, NetworkId},
+};
+
+impl Driver {
+    /// Makes the network's netdev ready for a container: as the options want it, tagged, counted, down.
+    /// Answers with the hardware address that the container will have.
+    pub async fn create_endpoint(&self, request: &CreateEndpoint) -> Result<Option<Mac>> {
+        let CreateEndpoint { network: network_id, endpoint: id, mac, vf } = request;
+        let _network = self.locks.lock(network_id).await;
+        let mut network = self.network(network_id)?;
+        if let Some(mac) = *mac
+            && !mac.is_assignable()
+        {
+            return Err(Error::Mac { mac, reason: "is a group address or zero, which no netdev can have" });
+        }
+        if let Some(known) = network.endpoints.get(id) {
+            // Asked again: the answer to the first time was lost.
+            if mac.is_none() || *mac == known.mac {
+                return Ok(known.mac);
+            }
+            self.release(network_id, id, &known.clone()).await?;
+            network.endpoints.remove(id);
+        }
+        if network.mode == Mode::Passthrough {
+            if let Some(vf) = *vf {
+                return Err(Error::VfOfWhole(vf));
+            }
+            for (other, endpoint) in &network.endpoints {
+                if !self.release_if_over(network_id, other, endpoint).await? {
+                    let netdevice = endpoint.original.name.clone();
+                    return Err(Error::InUse { netdevice, user: endpoint.user(other) });
+                }
+            }
+        }
+        match self.assign(&network, request).await {
+            Err(Error::NoFreeVf { .. }) if self.release_those_over(network_id, &network).await => {
+                self.assign(&network, request).await
+            }
+            assigned => assigned,
+        }
+    }
+
+    /// Takes back what ended without Docker having said so; answers whether anything did.
+    async fn release_those_over(&self, network_id: &NetworkId, network: &Network) -> bool {
+        let mut any = false;
+        for (id, endpoint) in &network.endpoints {
+            match self.release_if_over(network_id, id, endpoint).await {
+                Ok(over) => any |= over,
+                Err(error) => tracing::error!(%id, %error, "taking back"),
+            }
+        }
+        any
+    }
+
+    /// What Docker needs to move the netdev into the container that has `sandbox`.
+    pub async fn join(&self, network_id: &NetworkId, id: &EndpointId, sandbox: PathBuf) -> Result<Joined> {
+        let _network = self.locks.lock(network_id).await;
+        let network = self.network(network_id)?;
+        let endpoint = network.endpoints.get(id).ok_or_else(|| Error::UnknownEndpoint(id.clone()))?.clone();
+        self.store
+            .update(|state| {
+                if let Some(endpoint) = state.endpoint_mut(network_id, id) {
+                    endpoint.sandbox = Some(sandbox);
+                    endpoint.joined = Some(now());
+                }
+            })
+            .await?;
+        self.ask_names(network_id);
+        Ok(Joined {
+            netdev: endpoint.original.name,
+            prefix: network.options.prefix.clone(),
+            gateway: network.gateway(false),
+            gateway_ipv6: network.gateway(true),
+        })
+    }
+
+    /// Takes the netdev out of the container. Docker would do so itself after this, but loses it if the
+    /// container renamed it or if its name is taken on the host. Fine if there is no such endpoint.
+    pub async fn leave(&self, network_id: &NetworkId, id: &EndpointId) -> Result<()> {
+        let _network = self.locks.lock(network_id).await;
+        let state = self.store.get();
+        let Some(endpoint) = state.networks.get(network_id).and_then(|network| network.endpoints.get(id))
+        else {
+            return Ok(());
+        };
+        self.bring_home(id, endpoint).await.map(|_| ())
+    }
+
+    /// Makes the netdev what it was before [`Driver::create_endpoint`], and forgets the endpoint. Fine if
+    /// there is no such endpoint.
+    pub async fn delete_endpoint(&self, network_id: &NetworkId, id: &EndpointId) -> Result<()> {
+        let _network = self.locks.lock(network_id).await;
+        let state = self.store.get();
+        let Some(endpoint) = state.networks.get(network_id).and_then(|network| network.endpoints.get(id))
+        else {
+            return Ok(());
+        };
+        self.release(network_id, id, endpoint).await
+    }
+
+    fn network(&self, id: &NetworkId) -> Result<Network> {
+        self.store.get().networks.get(id).cloned().ok_or_else(|| Error::UnknownNetwork(id.clone()))
+    }
+}
+
+impl Endpoint {
+    /// Who has it, for errors: `container web`, or `endpoint 0123456789ab` where the name is not known.
+    pub(super) fn user(&self, id: &EndpointId) -> String {
+        match &self.container {
+            Some(name) => format!("container {name}"),
+            None => format!("endpoint {}", id.short()),
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! What a network and an endpoint are, and what is decided about them.
+//!
+//! Each operation may be repeated: Docker does, after failures that it saw and we didn't.
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use ipnet::IpNet;
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+
+use crate::{
+    counters::{self, Counters},
+    device::{self, Mac, Rtnl, netns::NetNs},
+    state::{self, EndpointId, NetworkId, Store},
+};
+
+mod assign;
+mod endpoints;
+mod locate;
+mod locks;
+mod netdevice;
+mod networks;
+pub mod options;
+mod pf;
+mod reconcile;
+mod vf;
+
+use locks::Locks;
+use options::BadOption;
+
+/// Why an operation was refused or failed, in the words that Docker shows its user.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An option that can't be.
+    #[error(transparent)]
+    Option(#[from] BadOption),
+    /// Docker asks for a network that it never created here.
+    #[error("network {0}: is not known to this driver; `docker network rm` it and create it again")]
+    UnknownNetwork(NetworkId),
+    /// Docker asks for an endpoint that it never created here.
+    #[error("endpoint {0}: is not known to this driver")]
+    UnknownEndpoint(EndpointId),
+    /// The network exists with other options.
+    #[error("network {0}: exists already, with other options")]
+    NetworkExists(NetworkId),
+    /// Somebody else has the netdevice.
+    #[error("{netdevice}: is in use by {user}")]
+    InUse {
+        /// The netdev.
+        netdevice: String,
+        /// Who has it: `container web`, `endpoint 0123456789ab`.
+        user: String,
+    },
+    /// The PF has no VF of this number.
+    #[error("vf={index}: {pf} has {count} VFs, numbered from 0")]
+    NoSuchVf {
+        /// The PF.
+        pf: String,
+        /// The number asked for.
+        index: u32,
+        /// How many there are.
+        count: usize,
+    },
+    /// Somebody has each VF.
+    #[error("{pf}: all {count} VFs are in use ({})", users.join(", "))]
+    NoFreeVf {
+        /// The PF.
+        pf: String,
+        /// How many VFs it has.
+        count: usize,
+        /// Who has each: `VF 0: container web`.
+        users: Vec<String>,
+    },
+    /// The PF was unplugged, or lost its driver.
+    #[error("{pf}: the PF is no longer there")]
+    PfGone {
+        /// Its hardware.
+        pf: String,
+    },
+    /// An option of a container that its network can't have.
+    #[error("vf={0}: this network hands over the whole netdevice; VFs are for mode=sriov")]
+    VfOfWhole(u32),
+    /// A hardware address that no netdev can have.
+    #[error("--mac-address {mac}: {reason}")]
+    Mac {
+        /// What was asked for.
+        mac: Mac,
+        /// Why it can't be.
+        reason: &'static str,
+    },
+    /// The kernel's reason.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// The counters' reason.
+    #[error(transparent)]
+    Counters(#[from] counters::Error),
+    /// The state file's reason.
+    #[error(transparent)]
+    State(#[from] state::Error),
+    /// Something of ours could not be opened or started.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The netdev is home, but not as it was. It is given to nobody until it is.
+    #[error("{netdevice}: is not as it was before the container had it, and stays reserved until it is: {}", reasons.join("; "))]
+    NotRestored {
+        /// The netdev.
+        netdevice: String,
+        /// All that went wrong.
+        reasons: Vec<String>,
+    },
+}
+
+/// The network room's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// `docker network create`.
+#[derive(Clone, Debug)]
+pub struct CreateNetwork {
+    /// Its id.
+    pub network: NetworkId,
+    /// `com.docker.network.generic`: what the user typed after `-o`.
+    pub generic: Map<String, Value>,
+    /// Gateways of its pools, IPv4 and IPv6; null IPAM has none.
+    pub gateways: Vec<IpNet>,
+    /// `--internal`: no way out, so no gateway.
+    pub internal: bool,
+}
+
+/// A container is about to get an interface.
+#[derive(Clone, Debug)]
+pub struct CreateEndpoint {
+    /// The network.
+    pub network: NetworkId,
+    /// The endpoint.
+    pub endpoint: EndpointId,
+    /// `--mac-address`.
+    pub mac: Option<Mac>,
+    /// `--driver-opt vf=N`: this VF and no other.
+    pub vf: Option<u32>,
+}
+
+/// What Docker does next with the endpoint's netdev.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// The netdev to move into the container.
+    pub netdev: String,
+    /// What it is called there, less a number.
+    pub prefix: String,
+    /// IPv4 default route.
+    pub gateway: Option<std::net::IpAddr>,
+    /// IPv6 default route.
+    pub gateway_ipv6: Option<std::net::IpAddr>,
+}
+
+/// The driver: decides, and has the rooms below do it.
+pub struct Driver {
+    store: Store,
+    counters: Arc<Counters>,
+    bpffs: PathBuf,
+    /// The host's namespace, where all netdevs are at home.
+    home: NetNs,
+    rtnl: Rtnl,
+    locks: Locks<NetworkId>,
+    /// PFs by their hardware: their VFs are made, chosen and taken away one at a time.
+    pfs: Locks<String>,
+    /// Held while a netdevice is looked at and claimed, so that no two networks get the same.
+    claims: tokio::sync::Mutex<()>,
+    /// Networks whose containers' names may have changed.
+    renamed: mpsc::Sender<NetworkId>,
+}
+
+impl Driver {
+    /// On the namespace of the calling thread. Networks that a container joins or leaves are sent to
+    /// `renamed`, for somebody to ask Docker for names; dropped if it is full.
+    pub fn new(store: Store, bpffs: PathBuf, renamed: mpsc::Sender<NetworkId>) -> Result<Self> {
+        Ok(Self {
+            store,
+            counters: Arc::new(Counters::new(bpffs.clone())),
+            bpffs,
+            home: NetNs::current().map_err(Error::io("the host's network namespace"))?,
+            rtnl: Rtnl::new().map_err(Error::io("an rtnetlink socket"))?,
+            locks: Locks::default(),
+            pfs: Locks::default(),
+            claims: tokio::sync::Mutex::default(),
+            renamed,
+        })
+    }
+
+    /// The state as it is on disk.
+    pub fn state(&self) -> Arc<state::State> {
+        self.store.get()
+    }
+
+    /// Remembers the names that Docker has, so that errors can name who has what. Answers whether all
+    /// of the network's containers have one now.
+    pub async fn remember_names(
+        &self,
+        id: &NetworkId,
+        name: String,
+        containers: impl IntoIterator<Item = (EndpointId, String)> + Send,
+    ) -> Result<bool> {
+        let change = |state: &mut state::State| {
+            let Some(network) = state.networks.get_mut(id) else { return true };
+            network.name = Some(name);
+            for (endpoint, name) in containers {
+                if let Some(endpoint) = network.endpoints.get_mut(&endpoint) {
+                    endpoint.container = Some(name);
+                }
+            }
+            network.endpoints.values().all(|endpoint| endpoint.container.is_some())
+        };
+        Ok(self.store.update(change).await?)
+    }
+
+    fn ask_names(&self, network: &NetworkId) {
+        // Full: names are being asked for already, and are no more than a comfort.
+        let _ = self.renamed.try_send(network.clone());
+    }
+
+    /// Runs what blocks, with the counters, off the runtime's own threads.
+    async fn counters<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Counters) -> counters::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let counters = Arc::clone(&self.counters);
+        let done = tokio::task::spawn_blocking(move || work(&counters)).await;
+        Ok(done.map_err(|panic| Error::io("the counters")(panic.into()))??)
+    }
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}

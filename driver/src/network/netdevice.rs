@@ -1,0 +1,155 @@
+//! Whether a netdevice may be handed out.
+use super::{Driver, Error, Result, options::BadOption};
+use crate::{
+    device::{
+        Link, LinkRef,
+        features::{XdpFeatures, xdp_features},
+    },
+    state::{
+        NetworkId, NetworkOptions,
+        model::{Network, RxHook},
+    },
+};
+
+/// How many netdevs an error lists.
+const LISTED: usize = 12;
+
+impl Driver {
+    /// The netdevice that the options name, if it may be handed out: it is there, is free, can be moved,
+    /// does not carry the host's traffic, and can do what the options ask of it. `network` is the one
+    /// that has it already.
+    pub(super) async fn netdevice(
+        &self,
+        options: &NetworkOptions,
+        network: Option<&NetworkId>,
+    ) -> Result<Link> {
+        let typed = options.netdevice.as_str();
+        let refuse = Refuse(typed);
+        // By name first: its netdevice may be out in a container.
+        if let Some(reason) = self.claimed(typed, network) {
+            return Err(refuse.because(reason));
+        }
+        let Some(link) = self.rtnl.link(LinkRef::Name(typed)).await? else {
+            return Err(refuse.because(self.no_such_netdev().await));
+        };
+        if let Some(reason) = self.claimed(&link.name, network) {
+            return Err(refuse.because(reason));
+        }
+        if link.loopback {
+            return Err(refuse.because("is the loopback"));
+        }
+        if let Some(master) = link.master {
+            let master = self.rtnl.link(LinkRef::Index(master)).await?;
+            let master = master.map_or_else(|| "another netdev".into(), |master| master.name);
+            return Err(
+                refuse.because(format!("is a member of {master}; take it out first, or hand out another"))
+            );
+        }
+        if !self.rtnl.is_movable(&link, &self.home).await? {
+            let kind = link.driver().unwrap_or_else(|| "its driver".into());
+            return Err(
+                refuse.because(format!("the kernel does not let it change its network namespace ({kind})"))
+            );
+        }
+        self.refuse_used_pf(&link, refuse).await?;
+        if !options.force {
+            self.refuse_host_use(&link, refuse).await?;
+        }
+        if let Some(mtu) = options.mtu {
+            let (min, max) = link.mtu_range;
+            if mtu < min || max != 0 && mtu > max {
+                let reason = format!("{} takes {min} to {max} bytes", link.name);
+                return Err(BadOption::new("mtu", mtu, reason).into());
+            }
+        }
+        if options.rx_hook == RxHook::Xdp && !self.xdp_features(&link).await.native() {
+            let driver = link.driver().unwrap_or_else(|| "its driver".into());
+            let reason = format!("{} has no native XDP ({driver}); use tcx or auto", link.name);
+            return Err(BadOption::new("rx_hook", "xdp", reason).into());
+        }
+        Ok(link)
+    }
+
+    /// None where the kernel can't say: then TCX does.
+    pub(super) async fn xdp_features(&self, link: &Link) -> XdpFeatures {
+        xdp_features(link.ifindex).await.unwrap_or_else(|error| {
+            tracing::warn!(netdevice = link.name, %error, "counting received frames by TCX");
+            XdpFeatures::default()
+        })
+    }
+
+    /// Who has a netdev of this name, other than `network`.
+    fn claimed(&self, name: &str, network: Option<&NetworkId>) -> Option<String> {
+        let state = self.store.get();
+        let others = state.networks.iter().filter(|(id, _)| Some(*id) != network);
+        let (id, other) = others.into_iter().find(|(_, other)| has(other, name))?;
+        let users: Vec<_> = other.endpoints.iter().map(|(id, endpoint)| endpoint.user(id)).collect();
+        let users =
+            if users.is_empty() { String::new() } else { format!(", in use by {}", users.join(", ")) };
+        Some(format!("belongs to {}{users}", other.title(id)))
+    }
+
+    pub(super) async fn no_such_netdev(&self) -> String {
+        let links = self.rtnl.links().await.unwrap_or_default();
+        let mut names: Vec<_> =
+            links.into_iter().filter(|link| !link.loopback).map(|link| link.name).collect();
+        if names.len() > LISTED {
+            names.truncate(LISTED);
+            names.push("…".into());
+        }
+        format!("no such netdev on this host; there are {}", names.join(", "))
+    }
+
+    async fn refuse_used_pf(&self, link: &Link, refuse: Refuse<'_>) -> Result<()> {
+        let used = self.used_vfs(link).await?;
+        if used.is_empty() {
+            return Ok(());
+        }
+        Err(refuse.because(format!("is a PF whose VFs are in use ({}); free them first", used.join(", "))))
+    }
+
+    async fn refuse_host_use(&self, link: &Link, refuse: Refuse<'_>) -> Result<()> {
+        let host = self.rtnl.host_use(link.ifindex).await?;
+        let carried: Vec<_> = host
+            .addresses
+            .iter()
+            .map(|address| format!("address {address}"))
+            .chain(host.routes.iter().map(|route| format!("route {route}")))
+            .collect();
+        if !carried.is_empty() {
+            return Err(refuse.because(format!(
+                "carries the host's {}; -o force=1 takes it all the same, and puts them back afterwards",
+                carried.join(", ")
+            )));
+        }
+        let links = self.rtnl.links().await?;
+        // A veth's other end is no netdev on top of it.
+        let above: Vec<_> = links
+            .iter()
+            .filter(|other| other.lower == Some(link.ifindex) && !other.is_kind("veth"))
+            .map(|other| other.name.as_str())
+            .collect();
+        if above.is_empty() {
+            return Ok(());
+        }
+        Err(refuse.because(format!(
+            "{} on top of it would lose it; -o force=1 takes it all the same",
+            above.join(", ")
+        )))
+    }
+}
+
+/// Refuses the netdevice of this name.
+#[derive(Clone, Copy)]
+pub(super) struct Refuse<'a>(pub &'a str);
+
+impl Refuse<'_> {
+    pub(super) fn because(self, reason: impl Into<String>) -> Error {
+        BadOption::new("netdevice", self.0, reason).into()
+    }
+}
+
+fn has(network: &Network, name: &str) -> bool {
+    network.options.netdevice == name
+        || network.endpoints.values().any(|endpoint| endpoint.original.name == name)
+}

@@ -1,0 +1,78 @@
+//! Networks come and go.
+use std::collections::BTreeMap;
+
+use super::{CreateNetwork, Driver, Error, Result, options, options::BadOption, options::Requested};
+use crate::{
+    device::{Link, LinkRef, pci},
+    state::{Mode, Network, NetworkId, NetworkOptions},
+};
+
+impl Driver {
+    /// Creates a network: claims its netdevice, and makes a PF's VFs if there are none.
+    pub async fn create_network(&self, request: &CreateNetwork) -> Result<()> {
+        let _network = self.locks.lock(&request.network).await;
+        let requested = options::parse(&request.generic)?;
+        let gateways = if request.internal { Vec::new() } else { request.gateways.clone() };
+        if let Some(known) = self.store.get().networks.get(&request.network) {
+            // Asked again. Its netdevice may be in a container now, and was looked at the first time.
+            let options = NetworkOptions { netdevice: known.options.netdevice.clone(), ..requested.options };
+            let same = requested.mode.is_none_or(|mode| mode == known.mode)
+                && Network { options, gateways, ..known.clone() } == *known;
+            return if same { Ok(()) } else { Err(Error::NetworkExists(request.network.clone())) };
+        }
+        let claims = self.claims.lock().await;
+        let (mode, link) = self.hand_out(&requested).await?;
+        let mut options = requested.options;
+        // From here on it goes by its own name, also where an alternative one was typed.
+        options.netdevice.clone_from(&link.name);
+        let network = Network { name: None, mode, options, gateways, endpoints: BTreeMap::new() };
+        let (id, claimed) = (request.network.clone(), network.clone());
+        self.store.update(|state| state.networks.insert(id, claimed)).await?;
+        drop(claims);
+        if mode == Mode::Sriov
+            && let Err(error) = self.enable_vfs(&link, &network.options).await
+        {
+            self.store.update(|state| state.networks.remove(&request.network)).await?;
+            return Err(error);
+        }
+        self.ask_names(&request.network);
+        Ok(())
+    }
+
+    /// The netdevice, and how it is handed out, if it may be.
+    async fn hand_out(&self, requested: &Requested) -> Result<(Mode, Link)> {
+        let Requested { mode, options, vf_settings } = requested;
+        let is_pf = match mode {
+            Some(_) => false,
+            None => {
+                let link = self.rtnl.link(LinkRef::Name(&options.netdevice)).await?;
+                link.is_some_and(|link| pci::total_vfs(&link) > 0)
+            }
+        };
+        let mode = mode.unwrap_or(if is_pf { Mode::Sriov } else { Mode::Passthrough });
+        let link = match (mode, vf_settings.first()) {
+            (Mode::Passthrough, None) => self.netdevice(options, None).await?,
+            (Mode::Sriov, _) => self.pf(options, None).await?,
+            (Mode::Passthrough, Some((key, value))) => {
+                let reason = "is a setting of a VF, and mode=passthrough hands over the whole netdev; \
+                              make the VLAN on the switch's port or in the container, or use mode=sriov";
+                return Err(BadOption::new(key, value, reason).into());
+            }
+        };
+        Ok((mode, link))
+    }
+
+    /// Forgets a network, after taking back what its endpoints still have. Fine if there is none.
+    pub async fn delete_network(&self, network: &NetworkId) -> Result<()> {
+        let _network = self.locks.lock(network).await;
+        let Some(known) = self.store.get().networks.get(network).cloned() else { return Ok(()) };
+        for (id, endpoint) in &known.endpoints {
+            self.release(network, id, endpoint).await?;
+        }
+        self.store.update(|state| state.networks.remove(network)).await?;
+        if known.mode == Mode::Sriov {
+            self.disable_vfs(&known).await?;
+        }
+        Ok(())
+    }
+}

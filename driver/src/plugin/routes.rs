@@ -1,0 +1,207 @@
+//! Which call does what.
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use hyper::StatusCode;
+use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+use super::messages::{
+    CreateEndpoint, CreateNetwork, DeleteNetwork, EndpointCreated, GwAllocCheck, GwAllocChecked, Join,
+    JoinAnswer, OneEndpoint, decode,
+};
+use crate::network::{self, Driver};
+
+/// Docker waits for ever, and holds a lock of the container meanwhile.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a call has no result, and the status it is answered with. Docker shows the text either way.
+#[derive(Debug)]
+pub struct Failure {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// Goes into `Err`.
+    pub reason: String,
+}
+
+impl Failure {
+    fn malformed(reason: String) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, reason }
+    }
+}
+
+impl From<network::Error> for Failure {
+    fn from(error: network::Error) -> Self {
+        // With 200 the user reads the reason, without it "404 Not Found" and the like before it.
+        Self { status: StatusCode::OK, reason: error.to_string() }
+    }
+}
+
+/// A call's answer.
+pub type Answer = Result<Value, Failure>;
+
+/// All that a call needs.
+#[derive(Clone)]
+pub struct Calls {
+    driver: Arc<Driver>,
+    /// Operations under way, which a client that hangs up or a shutdown does not cut short.
+    under_way: TaskTracker,
+}
+
+impl Calls {
+    /// Calls are carried out by `driver`.
+    pub fn new(driver: Arc<Driver>) -> Self {
+        Self { driver, under_way: TaskTracker::new() }
+    }
+
+    /// Waits until nothing is under way any more.
+    pub async fn finish(&self) {
+        self.under_way.close();
+        self.under_way.wait().await;
+    }
+
+    /// Whether there is such a call.
+    pub fn known(path: &str) -> bool {
+        matches!(
+            path,
+            "/Plugin.Activate"
+                | "/NetworkDriver.GetCapabilities"
+                | "/NetworkDriver.GwAllocCheck"
+                | "/NetworkDriver.AllocateNetwork"
+                | "/NetworkDriver.FreeNetwork"
+                | "/NetworkDriver.CreateNetwork"
+                | "/NetworkDriver.DeleteNetwork"
+                | "/NetworkDriver.CreateEndpoint"
+                | "/NetworkDriver.DeleteEndpoint"
+                | "/NetworkDriver.EndpointOperInfo"
+                | "/NetworkDriver.Join"
+                | "/NetworkDriver.Leave"
+                | "/NetworkDriver.DiscoverNew"
+                | "/NetworkDriver.DiscoverDelete"
+                | "/NetworkDriver.ProgramExternalConnectivity"
+                | "/NetworkDriver.RevokeExternalConnectivity"
+        )
+    }
+
+    /// Carries out the call at `path`, which is a [known](Self::known) one.
+    pub async fn call(&self, path: &str, body: &[u8]) -> Answer {
+        let driver = Arc::clone(&self.driver);
+        match path {
+            "/Plugin.Activate" => Ok(json!({"Implements": ["NetworkDriver"]})),
+            "/NetworkDriver.GetCapabilities" => {
+                Ok(json!({"Scope": "local", "ConnectivityScope": "local", "GwAllocChecker": true}))
+            }
+            "/NetworkDriver.GwAllocCheck" => {
+                let call: GwAllocCheck = decode(body).map_err(Failure::malformed)?;
+                to_json(&GwAllocChecked::from(call))
+            }
+            "/NetworkDriver.CreateNetwork" => {
+                let call: CreateNetwork = decode(body).map_err(Failure::malformed)?;
+                let call = call.into_request().map_err(Failure::malformed)?;
+                let span = tracing::info_span!("CreateNetwork", network = call.network.short());
+                self.run(span, async move { driver.create_network(&call).await }).await?;
+                Ok(json!({}))
+            }
+            "/NetworkDriver.DeleteNetwork" => {
+                let call: DeleteNetwork = decode(body).map_err(Failure::malformed)?;
+                let span = tracing::info_span!("DeleteNetwork", network = call.network.short());
+                self.run(span, async move { driver.delete_network(&call.network).await }).await?;
+                Ok(json!({}))
+            }
+            "/NetworkDriver.CreateEndpoint" => {
+                let call: CreateEndpoint = decode(body).map_err(Failure::malformed)?;
+                self.create_endpoint(call.into_request().map_err(Failure::malformed)?).await
+            }
+            "/NetworkDriver.DeleteEndpoint" => {
+                let OneEndpoint { network, endpoint } = decode(body).map_err(Failure::malformed)?;
+                let span = span("DeleteEndpoint", &network, &endpoint);
+                self.run(span, async move { driver.delete_endpoint(&network, &endpoint).await }).await?;
+                Ok(json!({}))
+            }
+            "/NetworkDriver.Join" => {
+                let Join { network, endpoint, sandbox } = decode(body).map_err(Failure::malformed)?;
+                let span = span("Join", &network, &endpoint);
+                let joined =
+                    self.run(span, async move { driver.join(&network, &endpoint, sandbox).await }).await?;
+                to_json(&JoinAnswer::from(joined))
+            }
+            "/NetworkDriver.Leave" => {
+                let OneEndpoint { network, endpoint } = decode(body).map_err(Failure::malformed)?;
+                let span = span("Leave", &network, &endpoint);
+                self.run(span, async move { driver.leave(&network, &endpoint).await }).await?;
+                Ok(json!({}))
+            }
+            // Engines before 28 don't start a container whose endpoint has no answer to this.
+            "/NetworkDriver.EndpointOperInfo" => Ok(json!({"Value": {}})),
+            // Docker does the rest itself. An error to ProgramExternalConnectivity would cost the netdev
+            // on engine 28.
+            _ => Ok(json!({})),
+        }
+    }
+
+    async fn create_endpoint(&self, call: network::CreateEndpoint) -> Answer {
+        let driver = Arc::clone(&self.driver);
+        let span = span("CreateEndpoint", &call.network, &call.endpoint);
+        let asked = call.mac;
+        let abandoned = Arc::new(AtomicBool::new(false));
+        let too_late = Arc::clone(&abandoned);
+        let created = self.run(span, async move {
+            let created = driver.create_endpoint(&call).await;
+            // Docker was told that it failed, and will not delete what it does not have.
+            if created.is_ok() && too_late.load(Ordering::Acquire) {
+                driver.delete_endpoint(&call.network, &call.endpoint).await?;
+            }
+            created
+        });
+        let mac = created.await.inspect_err(|_| abandoned.store(true, Ordering::Release))?;
+        to_json(&EndpointCreated::new(asked, mac))
+    }
+
+    /// Runs an operation to its end, whatever becomes of the caller, and answers within [`PATIENCE`].
+    async fn run<T: Send + 'static>(
+        &self,
+        span: tracing::Span,
+        operation: impl Future<Output = network::Result<T>> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let begun = Instant::now();
+        let logged = async move {
+            let done = operation.await;
+            let millis = begun.elapsed().as_millis();
+            match &done {
+                Ok(_) => tracing::info!(millis, "done"),
+                Err(error) => tracing::error!(millis, %error, "failed"),
+            }
+            done
+        };
+        let task = self.under_way.spawn(logged.instrument(span));
+        match tokio::time::timeout(PATIENCE, task).await {
+            Ok(Ok(done)) => Ok(done?),
+            Ok(Err(panic)) => {
+                Err(Failure { status: StatusCode::INTERNAL_SERVER_ERROR, reason: panic.to_string() })
+            }
+            Err(_) => Err(Failure {
+                status: StatusCode::OK,
+                reason: format!("not done within {} s; the driver's log says why", PATIENCE.as_secs()),
+            }),
+        }
+    }
+}
+
+fn span(
+    call: &'static str,
+    network: &crate::state::NetworkId,
+    endpoint: &crate::state::EndpointId,
+) -> tracing::Span {
+    tracing::info_span!("call", call, network = network.short(), endpoint = endpoint.short())
+}
+
+fn to_json(answer: &impl serde::Serialize) -> Answer {
+    serde_json::to_value(answer)
+        .map_err(|error| Failure { status: StatusCode::INTERNAL_SERVER_ERROR, reason: error.to_string() })
+}

@@ -1,0 +1,29 @@
+//! The real binary under a real engine: containers on NICs, their traffic, and what goes wrong.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
+
+mod support;
+mod engine {
+    pub mod addressing;
+    pub mod errors;
+    pub mod failure;
+    pub mod hostile;
+    pub mod lifecycle;
+    pub mod restart;
+    pub mod traffic;
+}
+
+fn main() -> std::process::ExitCode {
+    use engine::{addressing, errors, failure, hostile, lifecycle, restart, traffic};
+
+    // Those that take longest come first.
+    let trials = [
+        failure::trials(),
+        restart::trials(),
+        hostile::trials(),
+        traffic::trials(),
+        lifecycle::trials(),
+        addressing::trials(),
+        errors::trials(),
+    ];
+    support::machine::main(trials.into_iter().flatten().collect())
+}

@@ -1,0 +1,26 @@
+//! What the engine speaks, spoken to the real binary: no engine, netdevs on a machine of its own.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
+
+mod support;
+mod protocol {
+    pub mod lifecycle;
+    pub mod messages;
+    pub mod options;
+    pub mod rescue;
+    pub mod restart;
+    pub mod transport;
+}
+
+fn main() -> std::process::ExitCode {
+    use protocol::{lifecycle, messages, options, rescue, restart, transport};
+
+    let trials = [
+        transport::trials(),
+        messages::trials(),
+        options::trials(),
+        lifecycle::trials(),
+        rescue::trials(),
+        restart::trials(),
+    ];
+    support::machine::main(trials.into_iter().flatten().collect())
+}

@@ -1,0 +1,351 @@
+//! The real binary, serving under a name of its own.
+use std::{
+    fs,
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixListener, process::ExitStatusExt},
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    command, eventually,
+    http::{self, Answer},
+    nic::{Nic, Traffic},
+};
+
+/// The binary under test.
+const BINARY: &str = env!("CARGO_BIN_EXE_docker-passthrough");
+
+/// One driver: its process, and everything it keeps.
+pub struct Driver {
+    /// What `docker network create -d` calls it.
+    pub name: String,
+    pub state_dir: PathBuf,
+    pub socket: PathBuf,
+    /// Where its pins are.
+    pub bpffs: PathBuf,
+    docker_host: String,
+    log: PathBuf,
+    /// Behind a lock, so that a test can restart it under a container that borrows it.
+    process: Mutex<Option<Child>>,
+}
+
+/// An element of `stats --json`.
+#[derive(Debug, Deserialize)]
+pub struct Stats {
+    pub endpoint_id: String,
+    pub network_id: String,
+    pub container: Option<String>,
+    pub netdevice: String,
+    pub mode: String,
+    pub rx_hook: String,
+    pub tx_hook: String,
+    rx: Received,
+    tx: Sent,
+}
+
+#[derive(Debug, Deserialize)]
+struct Received {
+    packets: u64,
+    bytes: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Sent {
+    packets: u64,
+    bytes: u64,
+    spoofed: u64,
+}
+
+impl Stats {
+    /// What was counted.
+    pub fn traffic(&self) -> Traffic {
+        Traffic {
+            rx_packets: self.rx.packets,
+            rx_bytes: self.rx.bytes,
+            tx_packets: self.tx.packets,
+            tx_bytes: self.tx.bytes,
+        }
+    }
+
+    /// How many frames had a source MAC that is not the endpoint's.
+    pub fn spoofed(&self) -> u64 {
+        self.tx.spoofed
+    }
+}
+
+impl Driver {
+    /// A driver without an engine, serving.
+    #[track_caller]
+    pub fn start() -> Self {
+        let driver = Self::without_engine();
+        driver.serve();
+        driver
+    }
+
+    /// A driver beside an engine, serving.
+    #[track_caller]
+    pub fn start_beside(docker_host: &str) -> Self {
+        let driver = Self::stopped(docker_host);
+        driver.serve();
+        driver
+    }
+
+    /// A driver without an engine, that does not run yet.
+    pub fn without_engine() -> Self {
+        Self::stopped("unix:///run/no-engine.sock")
+    }
+
+    /// A driver that does not run yet.
+    pub fn stopped(docker_host: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let name = format!("passthrough-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        // Two levels, so that an id with `..` in it would end up where a test can see it.
+        let state_dir = PathBuf::from(format!("/run/{name}/var/state"));
+        fs::create_dir_all(state_dir.parent().expect("a parent")).expect("a folder for the state");
+        Self {
+            socket: PathBuf::from(format!("/run/docker/plugins/{name}.sock")),
+            bpffs: PathBuf::from(format!("/sys/fs/bpf/{name}")),
+            log: PathBuf::from(format!("/run/{name}/log")),
+            docker_host: docker_host.to_owned(),
+            process: Mutex::default(),
+            state_dir,
+            name,
+        }
+    }
+
+    /// The command line, with the options that every subcommand takes.
+    pub fn command(&self, subcommand: &str) -> Command {
+        let mut command = command::prepared(BINARY, &[subcommand]);
+        self.complete(&mut command);
+        command
+    }
+
+    fn complete(&self, command: &mut Command) {
+        command
+            .args(["--name", &self.name, "--docker-host", &self.docker_host])
+            .arg("--state-dir")
+            .arg(&self.state_dir)
+            .arg("--bpffs")
+            .arg(&self.bpffs);
+    }
+
+    fn serve_command(&self, program: &[&str]) -> Command {
+        let log = fs::File::options().create(true).append(true).open(&self.log).expect("a log file");
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg("serve");
+        self.complete(&mut command);
+        command.env("RUST_LOG", "debug").stdin(Stdio::null());
+        command.stdout(log.try_clone().expect("a log file")).stderr(log);
+        command
+    }
+
+    /// Starts it, and waits until it answers.
+    #[track_caller]
+    pub fn serve(&self) {
+        self.spawn(self.serve_command(&[BINARY]));
+    }
+
+    /// Starts it as systemd does, with a socket that listens already.
+    #[track_caller]
+    pub fn serve_activated(&self, listener: UnixListener) {
+        // The listener comes as standard input, and exec keeps the pid that the shell has named.
+        let shell = r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&0 </dev/null"#;
+        let mut command = self.serve_command(&["sh", "-c", shell, "sh", BINARY]);
+        command.stdin(OwnedFd::from(listener));
+        self.spawn(command);
+    }
+
+    #[track_caller]
+    fn spawn(&self, mut command: Command) {
+        assert!(self.process().is_none(), "{} runs already", self.name);
+        *self.process() = Some(command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")));
+        eventually("the driver serves", || {
+            if let Some(status) = self.ended() {
+                panic!("the driver ended at once, {status}:\n{}", self.log());
+            }
+            match http::request(&self.socket, "POST", "/Plugin.Activate", b"") {
+                Ok(Answer { status: 200, .. }) => Ok(()),
+                other => Err(format!("{other:?}\n{}", self.log())),
+            }
+        });
+    }
+
+    fn process(&self) -> MutexGuard<'_, Option<Child>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How it ended, if it did.
+    fn ended(&self) -> Option<ExitStatus> {
+        let mut process = self.process();
+        let status = process.as_mut().expect("a running driver").try_wait().expect("its status");
+        if status.is_some() {
+            *process = None;
+        }
+        status
+    }
+
+    /// `kill -9`.
+    #[track_caller]
+    pub fn kill(&self) {
+        let mut process = self.process().take().expect("a running driver");
+        process.kill().expect("kill -9");
+        assert_eq!(process.wait().expect("its status").signal(), Some(9));
+    }
+
+    /// Sends SIGTERM, and lets it go on.
+    #[track_caller]
+    pub fn ask_to_end(&self) {
+        let pid = self.process().as_ref().expect("a running driver").id();
+        kill(Pid::from_raw(pid.try_into().expect("a pid")), Signal::SIGTERM).expect("SIGTERM");
+    }
+
+    /// Waits for the end.
+    #[track_caller]
+    pub fn wait(&self) -> ExitStatus {
+        eventually("the driver ends", || {
+            self.ended().ok_or_else(|| format!("it still runs:\n{}", self.log()))
+        })
+    }
+
+    /// Ends it as systemd does.
+    #[track_caller]
+    pub fn terminate(&self) {
+        self.ask_to_end();
+        let status = self.wait();
+        assert!(status.success(), "after SIGTERM: {status}:\n{}", self.log());
+    }
+
+    /// Ends it, and panics if it leaves anything in the machine.
+    #[track_caller]
+    pub fn finish(self) {
+        self.terminate();
+        assert!(!self.socket.exists(), "its socket is still there");
+        assert_eq!(entries(&self.bpffs), [""; 0], "pins left behind");
+    }
+
+    /// The answer to an operation of the network driver, or its complaint.
+    #[track_caller]
+    pub fn call(&self, operation: &str, body: &Value) -> Result<Value, String> {
+        let answer = self.post(&format!("/NetworkDriver.{operation}"), body.to_string().as_bytes());
+        let json = answer.json();
+        match json.get("Err").and_then(Value::as_str) {
+            Some(complaint) if !complaint.is_empty() => Err(complaint.to_owned()),
+            _ => {
+                assert_eq!(answer.status, 200, "{operation}: {json}");
+                Ok(json)
+            }
+        }
+    }
+
+    /// The answer to an operation that has to succeed.
+    #[track_caller]
+    pub fn done(&self, operation: &str, body: &Value) -> Value {
+        self.call(operation, body).unwrap_or_else(|complaint| panic!("{operation} {body}: {complaint}"))
+    }
+
+    /// The complaint about an operation that has to fail.
+    #[track_caller]
+    pub fn refused(&self, operation: &str, body: &Value) -> String {
+        match self.call(operation, body) {
+            Err(complaint) => complaint,
+            Ok(answer) => panic!("{operation} {body} is accepted: {answer}"),
+        }
+    }
+
+    /// One POST on a connection of its own.
+    #[track_caller]
+    pub fn post(&self, path: &str, body: &[u8]) -> Answer {
+        http::request(&self.socket, "POST", path, body)
+            .unwrap_or_else(|e| panic!("POST {path}: {e}\n{}", self.log()))
+    }
+
+    /// Panics unless it answers.
+    #[track_caller]
+    pub fn assert_alive(&self) {
+        assert_eq!(self.post("/Plugin.Activate", b"").json(), json!({"Implements": ["NetworkDriver"]}));
+    }
+
+    /// `stats --json`.
+    #[track_caller]
+    pub fn stats(&self) -> Vec<Stats> {
+        self.stats_for(&[])
+    }
+
+    /// `stats --json` of some containers or endpoints.
+    #[track_caller]
+    pub fn stats_for(&self, wanted: &[&str]) -> Vec<Stats> {
+        let mut command = self.command("stats");
+        let answer = command::finish(BINARY, command.arg("--json").args(wanted)).expect("stats --json");
+        serde_json::from_str(&answer).unwrap_or_else(|e| panic!("stats --json: {e}: {answer}"))
+    }
+
+    /// The one endpoint of a netdevice in `stats --json`.
+    #[track_caller]
+    pub fn stats_of(&self, netdevice: &str) -> Stats {
+        let mut all = self.stats();
+        all.retain(|stats| stats.netdevice == netdevice);
+        let found = all.len();
+        all.pop().filter(|_| found == 1).unwrap_or_else(|| panic!("{found} endpoints have {netdevice}"))
+    }
+
+    /// Waits until the counters are what the far end has counted since `since`, to the byte.
+    #[track_caller]
+    pub fn agrees_with(&self, nic: &Nic, since: Traffic) -> Stats {
+        eventually("the driver counts what the far end counts", || {
+            let far = nic.far_counters() - since;
+            let stats = self.stats_of(&nic.name);
+            if stats.traffic() == far { Ok(stats) } else { Err(format!("far end {far:?}, driver {stats:?}")) }
+        })
+    }
+
+    /// The pins of an endpoint, sorted.
+    pub fn pins(&self, endpoint: &str) -> Vec<String> {
+        entries(&self.bpffs.join(endpoint))
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process().take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        if thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(60)..];
+            eprintln!("--- the last of what {} logged ---\n{}\n---", self.name, last.join("\n"));
+        }
+    }
+}
+
+/// The names in a folder, sorted; none if there is no folder.
+pub fn entries(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .map(|entry| entry.expect("a folder's entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}

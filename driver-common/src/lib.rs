@@ -8,6 +8,14 @@
 //! are the frame's from destination MAC to the end of its payload, VLAN tags included, FCS, preamble
 //! and padding excluded; segments have their headers each. This is what `rtnl_link_stats64` of the
 //! link partner counts.
+//!
+//! # Limits
+//! - Sent frames are counted before the qdisc: what it or the netdev drops is counted. What a container
+//!   sends around the qdisc (`PACKET_QDISC_BYPASS`) is not; the netdev's own counters have it.
+//! - Tunnel packets merged by GRO and counted at TCX: the inner headers are counted once per merged packet,
+//!   not once per frame. XDP counts them exactly.
+//! - SCTP GSO: 12 bytes too few for each segment but the first.
+//! - Link layers other than Ethernet: bytes as the stack has them, IPoIB's pseudo header included.
 #![no_std]
 
 /// What one endpoint received: frames that reached its netdev from the wire.

@@ -2,7 +2,9 @@
 //!
 //! Ethernet, VLAN tags, IPv4, IPv6 with extension headers, TCP, UDP. Of a tunnel only the outer headers
 //! are seen. Packets that aren't GSO never come here.
-use aya_ebpf::programs::TcContext;
+use core::{mem::MaybeUninit, ptr};
+
+use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_load_bytes};
 use driver_common::SPOOF_OFF;
 
 use crate::config;
@@ -18,15 +20,13 @@ const HOP_BY_HOP: u8 = 0;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
 
 const JUMBO_OPTION: u8 = 0xc2;
 const JUMBO_HEADER: u32 = 8;
 
 const MAX_VLAN_TAGS: u32 = 2;
-const MAX_EXTENSIONS: u32 = 6;
+const MAX_EXTENSIONS: u32 = 2;
 
 /// Lengths from the start of the frame.
 pub struct Headers {
@@ -38,79 +38,84 @@ pub struct Headers {
     pub not_on_wire: u32,
 }
 
-/// Headers that end where reading failed, if it fails.
+/// The headers. Where the frame ends early, zeros are read.
 #[inline(always)]
-pub fn parse(ctx: &TcContext) -> Headers {
-    let (start, ethertype) = link(ctx);
+pub fn parse(skb: &__sk_buff) -> Headers {
+    let (start, ethertype) = link(skb);
     let mut not_on_wire = 0;
     let (network, protocol) = match ethertype {
-        IPV4 => ipv4(ctx, start),
-        IPV6 => ipv6(ctx, start, &mut not_on_wire),
-        _ => (start, None),
+        IPV4 => ipv4(skb, start),
+        IPV6 => ipv6(skb, start, &mut not_on_wire),
+        _ => (start, 0),
     };
-    let all = match protocol {
-        Some(TCP) => network + u32::from(byte(ctx, network + 12) >> 4) * 4,
-        Some(UDP) => network + 8,
-        _ => network,
+    let transport = match protocol {
+        TCP => {
+            let [data_offset] = read(skb, network + 12);
+            u32::from(data_offset >> 4) * 4
+        }
+        UDP => 8,
+        _ => 0,
     };
-    Headers { network, all, not_on_wire }
+    Headers { network, all: network + transport, not_on_wire }
 }
 
+/// Without a branch: those would multiply the paths that the verifier walks.
 #[inline(always)]
-fn byte(ctx: &TcContext, offset: u32) -> u8 {
-    ctx.load(offset as usize).unwrap_or(0)
-}
-
-#[inline(always)]
-fn be16(ctx: &TcContext, offset: u32) -> u16 {
-    ctx.load(offset as usize).map_or(0, u16::from_be)
+fn read<const N: usize>(skb: &__sk_buff, offset: u32) -> [u8; N] {
+    let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+    // SAFETY: the helper writes all N bytes, zeros if it fails.
+    unsafe {
+        bpf_skb_load_bytes(ptr::from_ref(skb).cast(), offset, bytes.as_mut_ptr().cast(), N as u32);
+        bytes.assume_init()
+    }
 }
 
 /// Where the network layer starts, and which it is.
 #[inline(always)]
-fn link(ctx: &TcContext) -> (u32, u16) {
+fn link(skb: &__sk_buff) -> (u32, u16) {
     if config::SPOOF_CHECK.load() == SPOOF_OFF {
         // Perhaps no Ethernet. A raw IP packet shows its version where Ethernet has a group bit.
-        match (byte(ctx, 0) >> 4, ctx.skb.protocol() as u16) {
-            (4, protocol) if u16::from_be(protocol) == IPV4 => return (0, IPV4),
-            (6, protocol) if u16::from_be(protocol) == IPV6 => return (0, IPV6),
+        let [version] = read(skb, 0);
+        match (version >> 4, u16::from_be(skb.protocol as u16)) {
+            (4, IPV4) => return (0, IPV4),
+            (6, IPV6) => return (0, IPV6),
             _ => {}
         }
     }
     let mut offset = ETHERTYPE_OFFSET;
-    let mut ethertype = be16(ctx, offset);
+    let mut ethertype = u16::from_be_bytes(read(skb, offset));
     for _ in 0..MAX_VLAN_TAGS {
         if ethertype != VLAN && ethertype != QINQ {
             break;
         }
         offset += 4;
-        ethertype = be16(ctx, offset);
+        ethertype = u16::from_be_bytes(read(skb, offset));
     }
     (offset + ETHERTYPE_LEN, ethertype)
 }
 
 #[inline(always)]
-fn ipv4(ctx: &TcContext, start: u32) -> (u32, Option<u8>) {
-    (start + u32::from(byte(ctx, start) & 0xf) * 4, Some(byte(ctx, start + 9)))
+fn ipv4(skb: &__sk_buff, start: u32) -> (u32, u8) {
+    let [version_and_length, .., protocol] = read::<10>(skb, start);
+    (start + u32::from(version_and_length & 0xf) * 4, protocol)
 }
 
+/// No fragments and no IPsec among the extension headers: nothing of these is GSO.
 #[inline(always)]
-fn ipv6(ctx: &TcContext, start: u32, not_on_wire: &mut u32) -> (u32, Option<u8>) {
-    let payload = be16(ctx, start + 4);
-    let mut next = byte(ctx, start + 6);
+fn ipv6(skb: &__sk_buff, start: u32, not_on_wire: &mut u32) -> (u32, u8) {
+    let [.., length_1, length_2, mut next] = read::<7>(skb, start);
     let mut end = start + 40;
-    if payload == 0 && next == HOP_BY_HOP && byte(ctx, end + 2) == JUMBO_OPTION {
-        *not_on_wire = JUMBO_HEADER;
-    }
+    let is_big = length_1 | length_2 == 0;
     for _ in 0..MAX_EXTENSIONS {
-        let length = match next {
-            HOP_BY_HOP | ROUTING | DESTINATION => (u32::from(byte(ctx, end + 1)) + 1) * 8,
-            FRAGMENT => 8,
-            AUTHENTICATION => (u32::from(byte(ctx, end + 1)) + 2) * 4,
-            _ => break,
-        };
-        next = byte(ctx, end);
-        end += length;
+        if !matches!(next, HOP_BY_HOP | ROUTING | DESTINATION) {
+            break;
+        }
+        let [following, length, option] = read(skb, end);
+        if is_big && next == HOP_BY_HOP && option == JUMBO_OPTION {
+            *not_on_wire = JUMBO_HEADER;
+        }
+        next = following;
+        end += (u32::from(length) + 1) * 8;
     }
-    (end, Some(next))
+    (end, next)
 }

@@ -14,47 +14,49 @@ pub struct Frames {
     pub bytes: u64,
 }
 
-#[inline(always)]
-fn skb(ctx: &TcContext) -> &__sk_buff {
-    // SAFETY: the context is the one the kernel gave.
-    unsafe { &*ctx.skb.skb }
-}
-
 /// What an skb at TCX ingress was on the wire. Its `len` begins at the MAC header (`tcx_run` with
 /// `needs_mac`), and its `wire_len` is just `len`, even after GRO.
 #[inline(always)]
 pub fn received(ctx: &TcContext) -> Frames {
-    let skb = skb(ctx);
-    let mut frames =
-        if skb.gso_size == 0 { Frames { packets: 1, bytes: skb.len.into() } } else { merged(ctx, skb) };
-    if skb.vlan_present != 0 {
-        frames.bytes += frames.packets * VLAN_TAG;
+    let skb = ctx.skb.skb;
+    // SAFETY: the context is the one the kernel gave.
+    let (length, gso_size, tag) = unsafe { ((*skb).len, (*skb).gso_size, (*skb).vlan_present) };
+    let tag = u64::from(tag) * VLAN_TAG;
+    if gso_size == 0 {
+        return Frames { packets: 1, bytes: u64::from(length) + tag };
     }
+    // SAFETY: as above.
+    let mut frames = merged(unsafe { &*skb });
+    frames.bytes += frames.packets * tag;
     frames
 }
 
 /// What an skb at TCX egress will be on the wire.
 #[inline(always)]
 pub fn sent(ctx: &TcContext) -> Frames {
-    let skb = skb(ctx);
-    let mut frames = if skb.gso_size == 0 {
-        Frames { packets: 1, bytes: skb.wire_len.into() }
-    } else if skb.gso_segs != 0 && skb.len <= BIG {
-        // `qdisc_pkt_len_init` has added the headers of all segments but the first.
-        Frames { packets: skb.gso_segs.into(), bytes: skb.wire_len.into() }
-    } else {
-        unusual(ctx, skb)
-    };
-    if skb.vlan_present != 0 {
-        frames.bytes += frames.packets * VLAN_TAG;
+    let skb = ctx.skb.skb;
+    // SAFETY: the context is the one the kernel gave.
+    let (length, gso_size, tag) = unsafe { ((*skb).wire_len, (*skb).gso_size, (*skb).vlan_present) };
+    let tag = u64::from(tag) * VLAN_TAG;
+    if gso_size == 0 {
+        return Frames { packets: 1, bytes: u64::from(length) + tag };
     }
+    // SAFETY: as above.
+    let skb = unsafe { &*skb };
+    let mut frames = if skb.gso_segs != 0 && skb.len <= BIG {
+        // `qdisc_pkt_len_init` has added the headers of all segments but the first.
+        Frames { packets: skb.gso_segs.into(), bytes: length.into() }
+    } else {
+        unusual(skb)
+    };
+    frames.bytes += frames.packets * tag;
     frames
 }
 
 /// A GRO packet, or a GSO packet that a virtual link handed over whole.
 #[inline(never)]
-fn merged(ctx: &TcContext, skb: &__sk_buff) -> Frames {
-    let headers = headers::parse(ctx);
+fn merged(skb: &__sk_buff) -> Frames {
+    let headers = headers::parse(skb);
     let packets = match u64::from(skb.gso_segs) {
         0 => segments(skb, headers.all),
         known => known,
@@ -66,8 +68,8 @@ fn merged(ctx: &TcContext, skb: &__sk_buff) -> Frames {
 /// BIG TCP, and what came with a GSO header from user space (`SKB_GSO_DODGY`): older kernels count its
 /// segments for `wire_len` but leave `gso_segs` 0.
 #[inline(never)]
-fn unusual(ctx: &TcContext, skb: &__sk_buff) -> Frames {
-    let headers = headers::parse(ctx);
+fn unusual(skb: &__sk_buff) -> Frames {
+    let headers = headers::parse(skb);
     let packets = match u64::from(skb.gso_segs) {
         0 => counted_by_kernel(skb, &headers),
         known => known,

@@ -98,6 +98,12 @@ impl Pins {
     /// Removes all of it, the links first, so that nothing counts into a map that can't be found. Fine
     /// if it is gone already.
     pub fn remove(&self) -> Result<()> {
+        for link in [self.tx(), self.rx()].into_iter().flatten() {
+            // A netdev that is gone has no link to detach; whatever the error, the file goes.
+            if let Err(error) = kernel::detach(link.fd.as_fd()) {
+                tracing::debug!(endpoint = %self.endpoint, %error, "detaching a link");
+            }
+        }
         for name in [TX, RX, COUNTERS] {
             let path = self.folder.join(name);
             match fs::remove_file(&path) {

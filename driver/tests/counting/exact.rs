@@ -1,9 +1,11 @@
 //! Rx and Tx are exact to the frame and the byte.
-use docker_passthrough::counters::{Hook, SpoofCheck};
+use std::io::Write;
+
+use docker_passthrough::counters::{self, Counters, Hook, Plan, SpoofCheck};
 
 use super::{
-    lab::{DUT, DUT_MAC, FAR, Frames, Lab, Setup},
-    packet::{Gso, frame, gso, macs},
+    lab::{Bpffs, DUT, DUT_MAC, FAR, Frames, Lab, Netns, Setup},
+    packet::{Gso, frame, gso, macs, tap},
     traffic::From,
 };
 
@@ -163,6 +165,37 @@ fn gso_asked_for_by_a_packet_socket() {
             lab.assert_agrees_with_netdevs();
         }
     }
+}
+
+/// Nobody has counted these packets' segments yet.
+#[test]
+fn gso_received_from_a_virtual_machine() {
+    let netns = Netns::new("host", false);
+    let mut tap = tap(&netns, "tap0");
+    let bpffs = Bpffs::new();
+    let counters = Counters::new(bpffs.path());
+    counters.prepare().unwrap();
+    let endpoint = "endpoint".parse().unwrap();
+    let ifindex = netns.ifindex("tap0");
+    let plan = Plan { ifindex, rx_hook: Hook::Tcx, spoof_check: SpoofCheck::Count(DUT_MAC), frags: true };
+    netns.within(|| counters.attach(&endpoint, &plan)).unwrap();
+    netns.ip("link set tap0 up");
+    let mut expected = Frames::default();
+    for (kind, tags) in [
+        (Gso::Tcp4, &[][..]),
+        (Gso::Tcp4, &[100]),
+        (Gso::Tcp4, &[100, 7]),
+        (Gso::Tcp6, &[]),
+        (Gso::UdpL4, &[]),
+    ] {
+        for payload in [1201, 12_000, 12_001, 50_000] {
+            let (bytes, frames) = gso(macs(From::Far), tags, kind, 1200, payload);
+            assert_eq!(tap.write(&bytes).unwrap(), bytes.len());
+            expected += frames;
+        }
+    }
+    let rx = counters::read(&bpffs.path(), &endpoint).unwrap().counters.rx;
+    assert_eq!(Frames { packets: rx.packets, bytes: rx.bytes }, expected);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A container with root, `CAP_NET_ADMIN` and `CAP_NET_RAW` in its namespace: what it can do about the
 //! counters, and what it can't.
-use std::{os::unix::process::CommandExt, process::Command};
+use std::{net::UdpSocket, os::unix::process::CommandExt, process::Command};
 
 use docker_passthrough::{
     counters::{self, Hook, SpoofCheck},
@@ -9,7 +9,7 @@ use docker_passthrough::{
 use nix::libc;
 
 use super::{
-    lab::{DUT, DUT_MAC, FAR, FAR_MAC, Frames, Lab, Netns, Setup},
+    lab::{DUT, DUT_IP, DUT_MAC, FAR, FAR_IP, FAR_MAC, Frames, Lab, Netns, Setup},
     packet::{frame, macs},
     traffic::From,
 };
@@ -204,7 +204,10 @@ fn a_changed_mac_is_foreign() {
     assert!(as_container(&lab.container, &format!("ip link set {DUT} address {STRANGER}")));
     // The change has made the netdev forget its neighbour.
     lab.address();
-    lab.udp(From::Container, [100; 50]);
+    let from = lab.container.within(|| UdpSocket::bind((DUT_IP, 0)).unwrap());
+    for _ in 0..50 {
+        from.send_to(&[0x55; 100], (FAR_IP, 9)).unwrap();
+    }
     lab.settle();
     assert_eq!((lab.tx().packets, lab.spoofed()), (0, 50));
 }

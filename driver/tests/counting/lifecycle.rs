@@ -81,6 +81,20 @@ fn living_counters_are_not_replaced_and_remains_are() {
     assert_eq!(lab.tx(), sent);
 }
 
+/// Detached means detached, not soon.
+#[test]
+fn a_netdev_can_be_counted_again_at_once() {
+    let lab = Lab::new(Setup { rx_hook: Hook::Xdp, ..Setup::default() });
+    let plan = Plan { ifindex: lab.container.ifindex(DUT), ..lab.plan };
+    for _ in 0..10 {
+        lab.counters.detach(&lab.endpoint).unwrap();
+        lab.container.within(|| lab.counters.attach(&lab.endpoint, &plan)).unwrap();
+    }
+    let sent = lab.udp(From::Container, [100; 10]);
+    lab.settle();
+    assert_eq!(lab.tx(), sent);
+}
+
 /// No generic XDP in its stead, and nothing left.
 #[test]
 fn xdp_without_a_driver_for_it_fails_without_remains() {

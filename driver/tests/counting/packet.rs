@@ -1,5 +1,6 @@
 //! Frames made by hand, as a hostile container can.
 use std::{
+    fs::File,
     io, mem,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
 };
@@ -8,7 +9,7 @@ use docker_passthrough::device::mac::Mac;
 use nix::libc;
 
 use super::{
-    lab::{DUT, DUT_MAC, FAR, FAR_MAC, Frames, Lab},
+    lab::{DUT, DUT_MAC, FAR, FAR_MAC, Frames, Lab, Netns},
     traffic::{From, setsockopt},
 };
 
@@ -83,6 +84,22 @@ impl Packets {
             "sendto: {error}"
         );
     }
+}
+
+/// A tap device, as a virtual machine's netdev: what is written comes in on it, after a virtio header.
+pub fn tap(netns: &Netns, name: &str) -> File {
+    const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+    const IFF_TAP_NO_PI_VNET_HDR: u16 = 0x0002 | 0x1000 | 0x4000;
+    netns.within(|| {
+        let tap = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+        let mut request = [0_u8; 40];
+        request[..name.len()].copy_from_slice(name.as_bytes());
+        request[16..18].copy_from_slice(&IFF_TAP_NO_PI_VNET_HDR.to_ne_bytes());
+        // SAFETY: as long as struct ifreq, and laid out so.
+        let result = unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETIFF, request.as_mut_ptr()) };
+        assert_eq!(result, 0, "TUNSETIFF: {}", io::Error::last_os_error());
+        tap
+    })
 }
 
 /// The MACs of an honest frame.

@@ -4,10 +4,14 @@ use std::{
     mem,
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd, RawFd},
+    panic::AssertUnwindSafe,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
+    time::{Duration, Instant},
 };
 
 use nix::libc;
+use socket2::{Domain, Socket, Type};
 
 use super::lab::{Frames, Lab};
 
@@ -44,12 +48,17 @@ impl Lab {
     /// Sends UDP datagrams with payloads of these sizes. The result is as on the wire.
     pub fn udp(&self, from: From, sizes: impl IntoIterator<Item = usize>) -> Frames {
         let mut sent = Frames::default();
-        self.udp_with(from, |socket, to| {
+        self.udp_with(from, |socket, to, arrived| {
             let payload = vec![0x55; 65_000];
             for size in sizes {
                 socket.send_to(&payload[..size], to).unwrap();
                 sent += Frames { packets: 1, bytes: size as u64 + ETHERNET + UDP_OVER_IPV4 };
+                // No more than what fits into the queues between.
+                if sent.packets.is_multiple_of(32) {
+                    wait_for(arrived, sent.packets);
+                }
             }
+            wait_for(arrived, sent.packets);
         });
         sent
     }
@@ -57,32 +66,55 @@ impl Lab {
     /// Sends UDP payloads that the kernel is to cut into datagrams of `segment`.
     pub fn udp_gso(&self, from: From, segment: usize, sizes: &[usize]) -> Frames {
         let mut sent = Frames::default();
-        self.udp_with(from, |socket, to| {
+        self.udp_with(from, |socket, to, arrived| {
             let payload = vec![0x55; 65_000];
             setsockopt(socket.as_raw_fd(), libc::SOL_UDP, libc::UDP_SEGMENT, i32::try_from(segment).unwrap());
             for &size in sizes {
                 socket.send_to(&payload[..size], to).unwrap();
                 let packets = size.div_ceil(segment) as u64;
                 sent += Frames { packets, bytes: size as u64 + packets * (ETHERNET + UDP_OVER_IPV4) };
+                wait_for(arrived, sent.packets);
             }
         });
         sent
     }
 
-    fn udp_with(&self, from: From, send: impl FnOnce(&UdpSocket, SocketAddr)) {
+    /// With somebody who listens, and counts the datagrams that have arrived.
+    fn udp_with(&self, from: From, send: impl FnOnce(&UdpSocket, SocketAddr, &AtomicU64)) {
         let [sender, receiver] = self.sides(from);
         let to = Self::destination(from, false, PORT);
-        // Somebody has to listen, or ICMP errors come back.
-        let _listener = receiver.within(|| UdpSocket::bind(to).unwrap());
+        let listener = receiver.within(|| UdpSocket::bind(to).unwrap());
+        setsockopt(listener.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 1 << 23);
+        listener.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         let socket = sender.within(|| UdpSocket::bind("0.0.0.0:0").unwrap());
-        send(&socket, to);
+        let (arrived, done) = (AtomicU64::new(0), AtomicBool::new(false));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut buffer = vec![0; 65_000];
+                while !done.load(Ordering::Relaxed) {
+                    if listener.recv(&mut buffer).is_ok() {
+                        arrived.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+            let result = std::panic::catch_unwind(AssertUnwindSafe(|| send(&socket, to, &arrived)));
+            done.store(true, Ordering::Relaxed);
+            result.unwrap();
+        });
     }
 
     /// Sends `length` bytes by TCP.
     pub fn tcp(&self, from: From, ipv6: bool, length: usize) -> Transfer {
         let [sender, receiver] = self.sides(from);
         let to = Self::destination(from, ipv6, PORT);
-        let listener = receiver.within(|| TcpListener::bind(to).unwrap());
+        // A window that fits into the queues between: what is lost there is sent, but not received.
+        let listener = receiver.within(|| {
+            let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+            socket.set_recv_buffer_size(if ipv6 { 1 << 22 } else { 1 << 17 }).unwrap();
+            socket.bind(&to.into()).unwrap();
+            socket.listen(1).unwrap();
+            TcpListener::from(socket)
+        });
         let mut stream = sender.within(|| TcpStream::connect(to).unwrap());
         let (mut peer, _) = listener.accept().unwrap();
         let reader = thread::spawn(move || {
@@ -113,6 +145,14 @@ impl Lab {
         let sent =
             Frames { packets: info.segments_out, bytes: info.bytes_sent + info.segments_out * headers + 8 };
         Transfer { sent, _open: [stream, peer] }
+    }
+}
+
+fn wait_for(arrived: &AtomicU64, sent: u64) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while arrived.load(Ordering::Relaxed) < sent {
+        assert!(Instant::now() < deadline, "{} of {sent} datagrams arrived", arrived.load(Ordering::Relaxed));
+        thread::yield_now();
     }
 }
 

@@ -42,6 +42,7 @@ enum Command {
     ProgQuery = 16,
     LinkCreate = 28,
     LinkUpdate = 29,
+    LinkDetach = 34,
 }
 
 /// A command's part of `union bpf_attr`; the kernel takes what is missing at its end as zero.
@@ -150,6 +151,18 @@ unsafe impl Attr for LinkUpdateAttr {}
 pub(super) fn replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = LinkUpdateAttr { link: raw(link), program: raw(program), flags: 0, old_program: 0 };
     bpf(Command::LinkUpdate, &mut attr).map(drop)
+}
+
+#[repr(C)]
+struct LinkDetachAttr {
+    link: u32,
+}
+// SAFETY: BPF_LINK_DETACH; no pointers.
+unsafe impl Attr for LinkDetachAttr {}
+
+/// Takes a link's program off, now: the end of its last pin or descriptor does so a little later.
+pub(super) fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(Command::LinkDetach, &mut LinkDetachAttr { link: raw(link) }).map(drop)
 }
 
 #[repr(C)]

@@ -98,6 +98,13 @@ impl Pins {
     /// Removes all of it, the links first, so that nothing counts into a map that can't be found. Fine
     /// if it is gone already.
     pub fn remove(&self) -> Result<()> {
+        for name in [TX, RX] {
+            if let Ok(link) = self.get(name)
+                && let Err(error) = kernel::detach(link.as_fd())
+            {
+                tracing::debug!(endpoint = %self.endpoint, name, %error, "detaching before unpinning");
+            }
+        }
         for name in [TX, RX, COUNTERS] {
             let path = self.folder.join(name);
             match fs::remove_file(&path) {

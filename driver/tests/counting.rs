@@ -1,6 +1,8 @@
 //! The counters on the bare machine: what generators sent is what is counted, whatever a container does.
 //!
 //! Needs root, iproute2 and bpftool; makes all else itself.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's helpers may fail it")]
+
 #[path = "counting/lab.rs"]
 mod lab;
 #[path = "counting/packet.rs"]

@@ -8,28 +8,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::busybox;
 use crate::daemon::{Daemon, Scratch};
 use crate::packages::Need;
 use crate::process::{self, command};
 use crate::step::{say, wait_for};
 
-/// What an engine, and an image without a registry, take.
+/// What an engine takes.
 pub fn needs() -> Vec<Need> {
     vec![
         Need::program("dockerd", &["docker.io"]),
         Need::program("docker", &["docker-cli", "docker.io"]),
         Need::program("iptables", &["iptables"]),
-        Need::new("a static busybox", &["busybox-static"], || static_busybox().is_some()),
     ]
-}
-
-/// A busybox that runs without libraries.
-pub fn static_busybox() -> Option<PathBuf> {
-    let busybox = process::find("busybox")?;
-    let program = fs::read(&busybox).ok()?;
-    // What asks for a dynamic loader names it.
-    let dynamic = program.windows(8).any(|bytes| bytes == b"/ld-linu" || bytes == b"/ld-musl");
-    (!dynamic).then_some(busybox)
 }
 
 /// An engine and how to talk to it.
@@ -115,7 +106,7 @@ impl Engine {
 
     /// Makes an image of busybox, with a file `/srv/data` of `size` bytes, for want of a registry.
     pub fn import_busybox(&self, name: &str, size: usize, scratch: &Scratch) -> Result<()> {
-        let busybox = static_busybox().context("there is no static busybox")?;
+        let busybox = busybox::ensure()?;
         let root = scratch.path().join("image");
         let make = |folder: &str| {
             let folder = root.join(folder);

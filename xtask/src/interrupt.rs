@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result};
-use nix::sys::signal::{SigSet, Signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::signal_name;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 
@@ -20,15 +22,15 @@ impl fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Takes SIGINT, SIGTERM and SIGHUP from here on. Call before any thread or child is started:
-/// threads inherit the mask, and std clears it in children.
+/// Takes SIGINT, SIGTERM and SIGHUP from here on.
 pub fn watch() -> Result<()> {
-    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-    signals.thread_block().context("blocking SIGINT, SIGTERM and SIGHUP")?;
+    // Handlers, not a blocked mask: children would inherit that, and not hear SIGTERM.
+    let mut signals =
+        Signals::new([SIGINT, SIGTERM, SIGHUP]).context("catching SIGINT, SIGTERM and SIGHUP")?;
     thread::spawn(move || {
-        while let Ok(signal) = signals.wait() {
+        for signal in signals.forever() {
             ASKED.store(true, Ordering::SeqCst);
-            eprintln!("\n{signal}: cleaning up, then stopping");
+            eprintln!("\n{}: cleaning up, then stopping", signal_name(signal).unwrap_or("a signal"));
         }
     });
     Ok(())

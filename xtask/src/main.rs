@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod bpf;
 mod build;
+mod busybox;
 mod compiler;
 mod daemon;
 mod demo;

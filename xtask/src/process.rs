@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 
 use crate::interrupt;
 use crate::step::{Step, Stream};
+use crate::workspace;
 
 const TAIL: usize = 40;
 /// What `ip`, `apt-cache` and the like may take.
@@ -27,7 +28,10 @@ const SHORT: Duration = Duration::from_mins(1);
 pub fn path() -> OsString {
     let own = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/local/sbin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from);
-    std::env::join_paths(std::env::split_paths(&own).chain(system)).unwrap_or(own)
+    let unpacked = workspace::target("busybox/bin");
+    // An unpacked busybox, because the installed one will not do.
+    let first = unpacked.is_dir().then_some(unpacked);
+    std::env::join_paths(first.into_iter().chain(std::env::split_paths(&own)).chain(system)).unwrap_or(own)
 }
 
 /// Where a program is.

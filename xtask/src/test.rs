@@ -6,7 +6,7 @@ use anyhow::Result;
 use crate::build::cargo;
 use crate::packages::{self, Need};
 use crate::step::say;
-use crate::{bpf, engine, must_be_root, process};
+use crate::{bpf, busybox, engine, must_be_root, process};
 
 const BUILDING: Duration = Duration::from_mins(20);
 const RUNNING: Duration = Duration::from_mins(15);
@@ -26,6 +26,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         needs.push(Need::program(program, &[package]));
     }
     packages::ensure("testing", &needs)?;
+    busybox::ensure()?;
     bpf::build(None)?;
     let (for_cargo, _) =
         arguments.split_at(arguments.iter().position(|word| word == "--").unwrap_or(arguments.len()));

@@ -117,14 +117,18 @@ async fn keep_names(driver: Arc<Driver>, docker: Docker, mut renamed: mpsc::Rece
             for pause in NAMES_AFTER {
                 tokio::time::sleep(pause).await;
                 match docker.network(&network).await {
-                    Ok(Some(names)) if !names.containers.is_empty() => {
-                        let names = names.containers.into_iter().map(|(id, container)| (id, container.name));
-                        if let Err(error) = driver.name_containers(&network, names).await {
-                            tracing::warn!(network = network.short(), %error, "remembering names");
+                    Ok(Some(names)) => {
+                        let containers =
+                            names.containers.into_iter().map(|(id, container)| (id, container.name));
+                        match driver.remember_names(&network, names.name, containers).await {
+                            Ok(true) => return,
+                            Ok(false) => {}
+                            Err(error) => {
+                                tracing::warn!(network = network.short(), %error, "remembering names");
+                            }
                         }
-                        return;
                     }
-                    Ok(_) => {}
+                    Ok(None) => {}
                     Err(error) => tracing::debug!(network = network.short(), %error, "no names"),
                 }
             }

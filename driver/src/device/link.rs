@@ -154,6 +154,11 @@ impl Link {
         self.mac.is_some()
     }
 
+    /// Whether this hardware is behind it.
+    pub fn is_hardware(&self, bus: &str, device: &str) -> bool {
+        self.parent.as_ref().is_some_and(|parent| parent.bus == bus && parent.device == device)
+    }
+
     /// Whether `kind` is its `rtnl_link_ops` kind.
     pub fn is_kind(&self, kind: &str) -> bool {
         self.kind.as_deref() == Some(kind)

@@ -8,6 +8,7 @@ pub mod mac;
 pub mod netns;
 pub mod pci;
 pub mod rtnl;
+pub mod vf;
 
 pub use link::{Link, LinkRef};
 pub use mac::Mac;

@@ -1,8 +1,15 @@
-//! SR-IOV as sysfs shows it: which netdev is a PF, and what its VFs are (Documentation/ABI/testing/
-//! sysfs-bus-pci). Paths go by PCI address, as names and ifindexes change.
-use std::{fs, path::Path};
+//! SR-IOV as sysfs has it: which netdev is a PF, what its VFs are, how they are made and bound to a driver
+//! (Documentation/ABI/testing/sysfs-bus-pci). Paths go by PCI address, as names and ifindexes change.
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::{Link, link::Parent};
+
+/// Kernel drivers of PFs, and those of their VFs where these are other ones.
+const VF_DRIVERS: [(&str, &str); 5] =
+    [("igb", "igbvf"), ("ixgbe", "ixgbevf"), ("i40e", "iavf"), ("ice", "iavf"), ("fm10k", "fm10k")];
 
 /// A VF of a PF, by what PCI says of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,15 +22,53 @@ pub struct Vf {
     pub driver: Option<String>,
 }
 
+impl Vf {
+    fn sysfs(&self) -> PathBuf {
+        parent(&self.address).sysfs()
+    }
+
+    /// Binds the VF to this kernel driver, also where the administrator has switched off that new VFs are.
+    /// Blocks while the driver probes.
+    pub fn bind(&self, driver: &str) -> io::Result<()> {
+        let folder = self.sysfs();
+        let wanted = folder.join("driver_override");
+        fs::write(&wanted, driver)?;
+        let probed = fs::write("/sys/bus/pci/drivers_probe", &self.address);
+        // A line feed takes the wish back: whoever unbinds it later shall find it as it was.
+        fs::write(&wanted, "\n")?;
+        probed?;
+        // The write succeeds even if the probe failed.
+        match parent(&self.address).driver() {
+            Some(bound) if bound == driver => Ok(()),
+            bound => {
+                Err(io::Error::other(format!("{} is bound to {bound:?}, not to {driver}", self.address)))
+            }
+        }
+    }
+
+    /// Unbinds the VF from its driver and binds it again, for a fresh netdev. Blocks.
+    pub fn rebind(&self) -> io::Result<()> {
+        let Some(driver) = parent(&self.address).driver() else {
+            return Err(io::Error::other(format!("{} has no driver", self.address)));
+        };
+        fs::write(self.sysfs().join("driver/unbind"), &self.address)?;
+        self.bind(&driver)
+    }
+}
+
+fn parent(address: &str) -> Parent {
+    Parent { bus: "pci".into(), device: address.to_owned() }
+}
+
 /// The PF's VFs in the order of their numbers; empty if it has none, or is no PF.
 pub fn vfs(pf: &Link) -> Vec<Vf> {
-    let Some(parent) = pci(pf) else { return Vec::new() };
-    let folder = parent.sysfs();
+    let Some(pci) = pci(pf) else { return Vec::new() };
+    let folder = pci.sysfs();
     (0..number(&folder.join("sriov_numvfs")))
         .filter_map(|index| {
             let target = folder.join(format!("virtfn{index}")).read_link().ok()?;
             let address = target.file_name()?.to_str()?.to_owned();
-            let driver = Parent { bus: "pci".into(), device: address.clone() }.driver();
+            let driver = parent(&address).driver();
             Some(Vf { index, address, driver })
         })
         .collect()
@@ -32,6 +77,36 @@ pub fn vfs(pf: &Link) -> Vec<Vf> {
 /// How many VFs the hardware could have; 0 if the netdev is no PF.
 pub fn total_vfs(link: &Link) -> u32 {
     pci(link).map_or(0, |parent| number(&parent.sysfs().join("sriov_totalvfs")))
+}
+
+/// Makes `count` VFs; 0 takes all of them away, also those that are in containers. Blocks, for seconds.
+pub fn set_vfs(pf: &Link, count: u32) -> io::Result<()> {
+    let Some(parent) = pci(pf) else {
+        return Err(io::Error::other(format!("{} is no PCI netdev", pf.name)));
+    };
+    fs::write(parent.sysfs().join("sriov_numvfs"), count.to_string())
+}
+
+/// The kernel driver that a VF of this PF gets: that of its siblings, else the one that goes with the PF's.
+pub fn vf_driver(pf: &Link, vfs: &[Vf]) -> Option<String> {
+    let sibling = vfs.iter().filter_map(|vf| vf.driver.clone()).find(|driver| !is_userspace(driver));
+    sibling.or_else(|| {
+        let driver = pf.driver()?;
+        let other = VF_DRIVERS.iter().find(|(pf, _)| *pf == driver).map(|(_, vf)| (*vf).to_owned());
+        Some(other.unwrap_or(driver))
+    })
+}
+
+/// Drivers that hand the VF to a program or a guest instead of making a netdev.
+pub fn is_userspace(driver: &str) -> bool {
+    matches!(driver, "vfio-pci" | "uio_pci_generic" | "igb_uio" | "pci-stub")
+        || driver.ends_with("-vfio-pci")
+        || driver.ends_with("_vfio_pci")
+}
+
+/// Whether udev, where it runs, is done with a new netdev: until then it may rename it.
+pub fn udev_is_done(ifindex: u32) -> bool {
+    !Path::new("/run/udev/control").exists() || Path::new(&format!("/run/udev/data/n{ifindex}")).exists()
 }
 
 fn pci(link: &Link) -> Option<&Parent> {

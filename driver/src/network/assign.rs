@@ -1,10 +1,10 @@
 //! A netdev is made ready for a container, and is made again what it was.
-use super::{Driver, Error, Result, now};
+use super::{CreateEndpoint, Driver, Error, Result, now};
 use crate::{
     counters::{self, Hook, Plan, SpoofCheck},
     device::{Link, LinkRef, Mac, features::XdpFeatures, link::Change},
     state::{
-        Endpoint, EndpointId, Network, NetworkId, Original,
+        Endpoint, EndpointId, Mode, Network, NetworkId, Original, VfGrant,
         model::{NetworkOptions, RxHook},
     },
 };
@@ -13,65 +13,110 @@ use crate::{
 /// guest offloads. `auto` counts by TCX there.
 const XDP_COSTS: [&str; 2] = ["veth", "virtio_net"];
 
+/// What a container gets.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    /// The netdev, as it is now.
+    pub link: Link,
+    /// The hardware address that it will have, if the link layer is Ethernet.
+    pub mac: Option<Mac>,
+    /// The VF that it is, in sriov mode.
+    pub vf: Option<VfGrant>,
+}
+
 impl Driver {
-    /// Remembers what the netdev is, then changes it; undoes all of it if anything fails.
-    pub(super) async fn assign(
-        &self,
-        network_id: &NetworkId,
-        network: &Network,
-        id: &EndpointId,
-        mac: Option<Mac>,
-    ) -> Result<Option<Mac>> {
-        let link = self.netdevice(&network.options, Some(network_id)).await?;
+    /// Chooses a netdev and remembers what it is, then changes it; undoes all of it if anything fails.
+    pub(super) async fn assign(&self, network: &Network, request: &CreateEndpoint) -> Result<Option<Mac>> {
+        let (network_id, id) = (&request.network, &request.endpoint);
+        let (link, endpoint) = match network.mode {
+            Mode::Passthrough => {
+                let link = self.netdevice(&network.options, Some(network_id)).await?;
+                let mac = link.mac.map(|own| request.mac.unwrap_or(own));
+                self.remember(request, Chosen { link, mac, vf: None }).await?
+            }
+            Mode::Sriov => {
+                let pf = self.pf(&network.options, Some(network_id)).await?;
+                // Until it is remembered whose the VF is.
+                let _pf = self.pfs.lock(&hardware(&pf).unwrap_or_default()).await;
+                self.remember(request, self.choose_vf(&pf, request).await?).await?
+            }
+        };
+        let warnings = match self.prepare(link, network, id, &endpoint).await {
+            Ok(warnings) => warnings,
+            Err(error) => {
+                if let Err(undo) = self.release(network_id, id, &endpoint).await {
+                    tracing::error!(%id, error = %undo, "undoing a failed assignment");
+                }
+                return Err(error);
+            }
+        };
+        if !warnings.is_empty() {
+            self.store
+                .update(|state| {
+                    if let Some(endpoint) = state.endpoint_mut(network_id, id) {
+                        endpoint.warnings = warnings;
+                    }
+                })
+                .await?;
+        }
+        Ok(endpoint.mac)
+    }
+
+    /// Before anything is changed, so that whatever dies, somebody knows what it was.
+    async fn remember(&self, request: &CreateEndpoint, chosen: Chosen) -> Result<(Link, Endpoint)> {
+        let Chosen { link, mac, vf } = chosen;
         let endpoint = Endpoint {
             original: self.original(&link).await?,
             ifindex: link.ifindex,
             hardware: hardware(&link),
-            mac: link.mac.map(|own| mac.unwrap_or(own)),
+            mac,
             created: now(),
             sandbox: None,
             joined: None,
             container: None,
+            vf,
+            warnings: Vec::new(),
         };
-        let given = endpoint.mac;
-        // Before anything is changed, so that whatever dies, somebody knows what it was.
-        let (key, remembered) = (id.clone(), endpoint.clone());
+        let remembered = endpoint.clone();
         self.store
             .update(|state| {
-                let network = state.networks.get_mut(network_id)?;
-                network.endpoints.insert(key, remembered)
+                let network = state.networks.get_mut(&request.network)?;
+                network.endpoints.insert(request.endpoint.clone(), remembered)
             })
             .await?;
-        if let Err(error) = self.prepare(&link, &network.options, id, &endpoint).await {
-            if let Err(undo) = self.release(network_id, id, &endpoint).await {
-                tracing::error!(%id, error = %undo, "undoing a failed assignment");
-            }
-            return Err(error);
-        }
-        Ok(given)
+        Ok((link, endpoint))
     }
 
+    /// Answers with the defaults that the hardware refused.
     async fn prepare(
         &self,
-        link: &Link,
-        options: &NetworkOptions,
+        link: Link,
+        network: &Network,
         id: &EndpointId,
         endpoint: &Endpoint,
-    ) -> Result<()> {
-        let set = |change: Change| async move { self.rtnl.change(link.ifindex, &change).await };
-        set(Change { up: Some(false), ..Change::default() }).await?;
-        if endpoint.mac != link.mac {
-            set(Change { mac: endpoint.mac, ..Change::default() }).await?;
-        }
+    ) -> Result<Vec<String>> {
+        let options = &network.options;
+        let set = |ifindex, change: Change| async move { self.rtnl.change(ifindex, &change).await };
+        set(link.ifindex, Change { up: Some(false), ..Change::default() }).await?;
+        let (link, warnings) = match &endpoint.vf {
+            Some(grant) => self.configure_vf(link, network, endpoint, grant).await?,
+            None => {
+                if endpoint.mac != link.mac {
+                    set(link.ifindex, Change { mac: endpoint.mac, ..Change::default() }).await?;
+                }
+                (link, Vec::new())
+            }
+        };
+        let ifindex = link.ifindex;
         if options.mtu.is_some_and(|mtu| mtu != link.mtu) {
-            set(Change { mtu: options.mtu, ..Change::default() }).await?;
+            set(ifindex, Change { mtu: options.mtu, ..Change::default() }).await?;
         }
-        set(Change { alias: Some(tag(id, &endpoint.original.name)), ..Change::default() }).await?;
+        set(ifindex, Change { alias: Some(tag(id, &endpoint.original.name)), ..Change::default() }).await?;
 
-        let features = self.xdp_features(link).await;
+        let features = self.xdp_features(&link).await;
         let plan = Plan {
-            ifindex: link.ifindex,
-            rx_hook: rx_hook(options.rx_hook, link, features),
+            ifindex,
+            rx_hook: rx_hook(options.rx_hook, &link, features),
             spoof_check: spoof_check(options, endpoint.mac),
             frags: features.multi_buffer(),
         };
@@ -85,7 +130,8 @@ impl Driver {
             }
             attached => attached,
         })
-        .await
+        .await?;
+        Ok(warnings)
     }
 
     /// Takes the netdev home, makes it what it was, and forgets the endpoint. It stays remembered, and
@@ -99,7 +145,7 @@ impl Driver {
         let found = self.bring_home(id, endpoint).await?;
         self.report_totals(id, endpoint);
         match found {
-            Some(link) => self.restore(&link, id, &endpoint.original).await?,
+            Some(link) => self.restore(&link, id, endpoint).await?,
             None => {
                 tracing::warn!(%id, netdevice = endpoint.original.name, "the netdev no longer exists");
                 let id = id.clone();
@@ -116,7 +162,8 @@ impl Driver {
 
     /// Undoes in reverse, going on past failures, all that we or a container may have done to a netdev
     /// that is home.
-    async fn restore(&self, link: &Link, id: &EndpointId, original: &Original) -> Result<()> {
+    async fn restore(&self, link: &Link, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
+        let original = &endpoint.original;
         let Original { name, mac, mtu, up, alias, altnames, flags, addressing } = original;
         let ifindex = link.ifindex;
         let mut reasons = Vec::new();
@@ -124,7 +171,8 @@ impl Driver {
         if link.name != *name {
             changes.push(Change { name: Some(name.clone()), ..Change::default() });
         }
-        if link.mac != *mac {
+        // A VF's goes through its PF.
+        if link.mac != *mac && endpoint.vf.is_none() {
             changes.push(Change { mac: *mac, ..Change::default() });
         }
         if link.mtu != *mtu {
@@ -140,6 +188,9 @@ impl Driver {
         }
         if let Err(error) = self.rtnl.set_altnames(link, altnames).await {
             reasons.push(error.to_string());
+        }
+        if let Some(grant) = &endpoint.vf {
+            reasons.extend(self.restore_vf(link, grant, original).await);
         }
         if !reasons.is_empty() {
             // Still tagged and counted, so that it is found again.

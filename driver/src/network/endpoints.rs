@@ -5,14 +5,14 @@ use super::{CreateEndpoint, Driver, Error, Joined, Result, now};
 use crate::{
     counters,
     device::Mac,
-    state::{Endpoint, EndpointId, Network, NetworkId},
+    state::{Endpoint, EndpointId, Mode, Network, NetworkId},
 };
 
 impl Driver {
     /// Makes the network's netdev ready for a container: as the options want it, tagged, counted, down.
     /// Answers with the hardware address that the container will have.
     pub async fn create_endpoint(&self, request: &CreateEndpoint) -> Result<Option<Mac>> {
-        let CreateEndpoint { network: network_id, endpoint: id, mac } = request;
+        let CreateEndpoint { network: network_id, endpoint: id, mac, vf } = request;
         let _network = self.locks.lock(network_id).await;
         let mut network = self.network(network_id)?;
         if let Some(mac) = *mac
@@ -29,13 +29,35 @@ impl Driver {
             self.release(network_id, id, &known.clone()).await?;
             network.endpoints.remove(id);
         }
-        for (other, endpoint) in &network.endpoints {
-            if !self.release_if_over(network_id, other, endpoint).await? {
-                let netdevice = endpoint.original.name.clone();
-                return Err(Error::InUse { netdevice, user: endpoint.user(other) });
+        if network.mode == Mode::Passthrough {
+            if let Some(vf) = *vf {
+                return Err(Error::VfOfWhole(vf));
+            }
+            for (other, endpoint) in &network.endpoints {
+                if !self.release_if_over(network_id, other, endpoint).await? {
+                    let netdevice = endpoint.original.name.clone();
+                    return Err(Error::InUse { netdevice, user: endpoint.user(other) });
+                }
             }
         }
-        self.assign(network_id, &network, id, *mac).await
+        match self.assign(&network, request).await {
+            Err(Error::NoFreeVf { .. }) if self.release_those_over(network_id, &network).await => {
+                self.assign(&network, request).await
+            }
+            assigned => assigned,
+        }
+    }
+
+    /// Takes back what ended without Docker having said so; answers whether anything did.
+    async fn release_those_over(&self, network_id: &NetworkId, network: &Network) -> bool {
+        let mut any = false;
+        for (id, endpoint) in &network.endpoints {
+            match self.release_if_over(network_id, id, endpoint).await {
+                Ok(over) => any |= over,
+                Err(error) => tracing::error!(%id, %error, "taking back"),
+            }
+        }
+        any
     }
 
     /// What Docker needs to move the netdev into the container that has `sandbox`.

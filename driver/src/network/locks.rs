@@ -1,27 +1,30 @@
-//! One lock a network: what one network waits for, no other does.
+//! One lock a network, and one a PF: what one waits for, no other does.
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::sync::OwnedMutexGuard;
 
-use crate::state::NetworkId;
+/// The locks of those that something is under way for.
+#[derive(Debug)]
+pub struct Locks<K>(Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>);
 
-type Table = HashMap<NetworkId, Arc<tokio::sync::Mutex<()>>>;
+impl<K> Default for Locks<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
 
-/// The locks of the networks that something is under way for.
-#[derive(Debug, Default)]
-pub struct Locks(Mutex<Table>);
-
-impl Locks {
-    /// Waits for what is under way for this network.
-    pub async fn lock(&self, network: &NetworkId) -> OwnedMutexGuard<()> {
+impl<K: Clone + Eq + Hash> Locks<K> {
+    /// Waits for what is under way for `key`.
+    pub async fn lock(&self, key: &K) -> OwnedMutexGuard<()> {
         let lock = {
             let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             // Those that nobody holds or waits for.
             table.retain(|_, lock| Arc::strong_count(lock) > 1);
-            Arc::clone(table.entry(network.clone()).or_default())
+            Arc::clone(table.entry(key.clone()).or_default())
         };
         lock.lock_owned().await
     }
@@ -34,7 +37,7 @@ mod tests {
     #[tokio::test]
     async fn networks_do_not_wait_for_each_other_and_leave_nothing() {
         let locks = Locks::default();
-        let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let (a, b) = ("a", "b");
         let held = locks.lock(&a).await;
         let other = locks.lock(&b).await;
         let waiting = tokio::time::timeout(std::time::Duration::from_millis(20), locks.lock(&a)).await;

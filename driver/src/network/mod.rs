@@ -25,7 +25,9 @@ mod locks;
 mod netdevice;
 mod networks;
 pub mod options;
+mod pf;
 mod reconcile;
+mod vf;
 
 use locks::Locks;
 use options::BadOption;
@@ -53,6 +55,35 @@ pub enum Error {
         /// Who has it: `container web`, `endpoint 0123456789ab`.
         user: String,
     },
+    /// The PF has no VF of this number.
+    #[error("vf={index}: {pf} has {count} VFs, numbered from 0")]
+    NoSuchVf {
+        /// The PF.
+        pf: String,
+        /// The number asked for.
+        index: u32,
+        /// How many there are.
+        count: usize,
+    },
+    /// Somebody has each VF.
+    #[error("{pf}: all {count} VFs are in use ({})", users.join(", "))]
+    NoFreeVf {
+        /// The PF.
+        pf: String,
+        /// How many VFs it has.
+        count: usize,
+        /// Who has each: `VF 0: container web`.
+        users: Vec<String>,
+    },
+    /// The PF was unplugged, or lost its driver.
+    #[error("{pf}: the PF is no longer there")]
+    PfGone {
+        /// Its hardware.
+        pf: String,
+    },
+    /// An option of a container that its network can't have.
+    #[error("vf={0}: this network hands over the whole netdevice; VFs are for mode=sriov")]
+    VfOfWhole(u32),
     /// A hardware address that no netdev can have.
     #[error("--mac-address {mac}: {reason}")]
     Mac {
@@ -120,6 +151,8 @@ pub struct CreateEndpoint {
     pub endpoint: EndpointId,
     /// `--mac-address`.
     pub mac: Option<Mac>,
+    /// `--driver-opt vf=N`: this VF and no other.
+    pub vf: Option<u32>,
 }
 
 /// What Docker does next with the endpoint's netdev.
@@ -143,7 +176,9 @@ pub struct Driver {
     /// The host's namespace, where all netdevs are at home.
     home: NetNs,
     rtnl: Rtnl,
-    locks: Locks,
+    locks: Locks<NetworkId>,
+    /// PFs by their hardware: their VFs are made, chosen and taken away one at a time.
+    pfs: Locks<String>,
     /// Held while a netdevice is looked at and claimed, so that no two networks get the same.
     claims: tokio::sync::Mutex<()>,
     /// Networks whose containers' names may have changed.
@@ -161,6 +196,7 @@ impl Driver {
             home: NetNs::current().map_err(Error::io("the host's network namespace"))?,
             rtnl: Rtnl::new().map_err(Error::io("an rtnetlink socket"))?,
             locks: Locks::default(),
+            pfs: Locks::default(),
             claims: tokio::sync::Mutex::default(),
             renamed,
         })
@@ -171,18 +207,23 @@ impl Driver {
         self.store.get()
     }
 
-    /// Remembers the containers' names that Docker gave, so that errors can name them.
-    pub async fn name_containers(
+    /// Remembers the names that Docker has, so that errors can name who has what. Answers whether all
+    /// of the network's containers have one now.
+    pub async fn remember_names(
         &self,
-        network: &NetworkId,
-        names: impl IntoIterator<Item = (EndpointId, String)> + Send,
-    ) -> Result<()> {
+        id: &NetworkId,
+        name: String,
+        containers: impl IntoIterator<Item = (EndpointId, String)> + Send,
+    ) -> Result<bool> {
         let change = |state: &mut state::State| {
-            for (endpoint, name) in names {
-                if let Some(endpoint) = state.endpoint_mut(network, &endpoint) {
+            let Some(network) = state.networks.get_mut(id) else { return true };
+            network.name = Some(name);
+            for (endpoint, name) in containers {
+                if let Some(endpoint) = network.endpoints.get_mut(&endpoint) {
                     endpoint.container = Some(name);
                 }
             }
+            network.endpoints.values().all(|endpoint| endpoint.container.is_some())
         };
         Ok(self.store.update(change).await?)
     }

@@ -4,7 +4,6 @@ use crate::{
     device::{
         Link, LinkRef,
         features::{XdpFeatures, xdp_features},
-        pci,
     },
     state::{
         NetworkId, NetworkOptions,
@@ -25,28 +24,32 @@ impl Driver {
         network: Option<&NetworkId>,
     ) -> Result<Link> {
         let typed = options.netdevice.as_str();
-        let refuse = |reason: String| Error::from(BadOption::new("netdevice", typed, reason));
+        let refuse = Refuse(typed);
         // By name first: its netdevice may be out in a container.
         if let Some(reason) = self.claimed(typed, network) {
-            return Err(refuse(reason));
+            return Err(refuse.because(reason));
         }
         let Some(link) = self.rtnl.link(LinkRef::Name(typed)).await? else {
-            return Err(refuse(self.no_such_netdev().await));
+            return Err(refuse.because(self.no_such_netdev().await));
         };
         if let Some(reason) = self.claimed(&link.name, network) {
-            return Err(refuse(reason));
+            return Err(refuse.because(reason));
         }
         if link.loopback {
-            return Err(refuse("is the loopback".into()));
+            return Err(refuse.because("is the loopback"));
         }
         if let Some(master) = link.master {
             let master = self.rtnl.link(LinkRef::Index(master)).await?;
             let master = master.map_or_else(|| "another netdev".into(), |master| master.name);
-            return Err(refuse(format!("is a member of {master}; take it out first, or hand out another")));
+            return Err(
+                refuse.because(format!("is a member of {master}; take it out first, or hand out another"))
+            );
         }
         if !self.rtnl.is_movable(&link, &self.home).await? {
             let kind = link.driver().unwrap_or_else(|| "its driver".into());
-            return Err(refuse(format!("the kernel does not let it change its network namespace ({kind})")));
+            return Err(
+                refuse.because(format!("the kernel does not let it change its network namespace ({kind})"))
+            );
         }
         self.refuse_used_pf(&link, refuse).await?;
         if !options.force {
@@ -83,10 +86,10 @@ impl Driver {
         let users: Vec<_> = other.endpoints.iter().map(|(id, endpoint)| endpoint.user(id)).collect();
         let users =
             if users.is_empty() { String::new() } else { format!(", in use by {}", users.join(", ")) };
-        Some(format!("belongs to network {}{users}", id.short()))
+        Some(format!("belongs to {}{users}", other.title(id)))
     }
 
-    async fn no_such_netdev(&self) -> String {
+    pub(super) async fn no_such_netdev(&self) -> String {
         let links = self.rtnl.links().await.unwrap_or_default();
         let mut names: Vec<_> =
             links.into_iter().filter(|link| !link.loopback).map(|link| link.name).collect();
@@ -97,30 +100,15 @@ impl Driver {
         format!("no such netdev on this host; there are {}", names.join(", "))
     }
 
-    async fn refuse_used_pf(&self, link: &Link, refuse: impl Fn(String) -> Error) -> Result<()> {
-        let vfs = pci::vfs(link);
-        if vfs.is_empty() {
-            return Ok(());
-        }
-        let links = self.rtnl.links().await?;
-        let used: Vec<_> = vfs
-            .iter()
-            .filter(|vf| {
-                let netdev = links
-                    .iter()
-                    .find(|link| link.parent.as_ref().is_some_and(|parent| parent.device == vf.address));
-                // Bound, but its netdev is elsewhere, or bound to a driver that makes none; or in use here.
-                netdev.map_or(vf.driver.is_some(), |netdev| netdev.up || netdev.master.is_some())
-            })
-            .map(|vf| format!("VF {}", vf.index))
-            .collect();
+    async fn refuse_used_pf(&self, link: &Link, refuse: Refuse<'_>) -> Result<()> {
+        let used = self.used_vfs(link).await?;
         if used.is_empty() {
             return Ok(());
         }
-        Err(refuse(format!("is a PF whose VFs are in use ({}); free them first", used.join(", "))))
+        Err(refuse.because(format!("is a PF whose VFs are in use ({}); free them first", used.join(", "))))
     }
 
-    async fn refuse_host_use(&self, link: &Link, refuse: impl Fn(String) -> Error) -> Result<()> {
+    async fn refuse_host_use(&self, link: &Link, refuse: Refuse<'_>) -> Result<()> {
         let host = self.rtnl.host_use(link.ifindex).await?;
         let carried: Vec<_> = host
             .addresses
@@ -129,7 +117,7 @@ impl Driver {
             .chain(host.routes.iter().map(|route| format!("route {route}")))
             .collect();
         if !carried.is_empty() {
-            return Err(refuse(format!(
+            return Err(refuse.because(format!(
                 "carries the host's {}; -o force=1 takes it all the same, and puts them back afterwards",
                 carried.join(", ")
             )));
@@ -144,10 +132,20 @@ impl Driver {
         if above.is_empty() {
             return Ok(());
         }
-        Err(refuse(format!(
+        Err(refuse.because(format!(
             "{} on top of it would lose it; -o force=1 takes it all the same",
             above.join(", ")
         )))
+    }
+}
+
+/// Refuses the netdevice of this name.
+#[derive(Clone, Copy)]
+pub(super) struct Refuse<'a>(pub &'a str);
+
+impl Refuse<'_> {
+    pub(super) fn because(self, reason: impl Into<String>) -> Error {
+        BadOption::new("netdevice", self.0, reason).into()
     }
 }
 

@@ -1,64 +1,65 @@
 //! Networks come and go.
 use std::collections::BTreeMap;
 
-use super::{CreateNetwork, Driver, Error, Result, options, options::BadOption};
+use super::{CreateNetwork, Driver, Error, Result, options, options::BadOption, options::Requested};
 use crate::{
-    device::pci,
-    state::{Mode, Network, NetworkId},
+    device::{Link, LinkRef, pci},
+    state::{Mode, Network, NetworkId, NetworkOptions},
 };
 
 impl Driver {
-    /// Creates a network; nothing but its claim on the netdevice happens yet.
+    /// Creates a network: claims its netdevice, and makes a PF's VFs if there are none.
     pub async fn create_network(&self, request: &CreateNetwork) -> Result<()> {
         let _network = self.locks.lock(&request.network).await;
-        let _claims = self.claims.lock().await;
-        let mut requested = options::parse(&request.generic)?;
-        let known = self.store.get().networks.get(&request.network).cloned();
+        let requested = options::parse(&request.generic)?;
+        let gateways = if request.internal { Vec::new() } else { request.gateways.clone() };
+        if let Some(known) = self.store.get().networks.get(&request.network) {
+            // Asked again. Its netdevice may be in a container now, and was looked at the first time.
+            let options = NetworkOptions { netdevice: known.options.netdevice.clone(), ..requested.options };
+            let same = requested.mode.is_none_or(|mode| mode == known.mode)
+                && Network { options, gateways, ..known.clone() } == *known;
+            return if same { Ok(()) } else { Err(Error::NetworkExists(request.network.clone())) };
+        }
+        let claims = self.claims.lock().await;
+        let (mode, link) = self.hand_out(&requested).await?;
+        let mut options = requested.options;
+        // From here on it goes by its own name, also where an alternative one was typed.
+        options.netdevice.clone_from(&link.name);
+        let network = Network { name: None, mode, options, gateways, endpoints: BTreeMap::new() };
+        let (id, claimed) = (request.network.clone(), network.clone());
+        self.store.update(|state| state.networks.insert(id, claimed)).await?;
+        drop(claims);
+        if mode == Mode::Sriov
+            && let Err(error) = self.enable_vfs(&link, &network.options).await
+        {
+            self.store.update(|state| state.networks.remove(&request.network)).await?;
+            return Err(error);
+        }
+        self.ask_names(&request.network);
+        Ok(())
+    }
 
-        let (link, mode) = match &known {
-            // Its netdevice may be in a container now: it was looked at when it was created.
-            Some(known) => (None, requested.mode.unwrap_or(known.mode)),
+    /// The netdevice, and how it is handed out, if it may be.
+    async fn hand_out(&self, requested: &Requested) -> Result<(Mode, Link)> {
+        let Requested { mode, options, vf_settings } = requested;
+        let is_pf = match mode {
+            Some(_) => false,
             None => {
-                let link = self.netdevice(&requested.options, None).await?;
-                let by_hardware = if pci::total_vfs(&link) > 0 { Mode::Sriov } else { Mode::Passthrough };
-                let mode = requested.mode.unwrap_or(by_hardware);
-                (Some(link), mode)
+                let link = self.rtnl.link(LinkRef::Name(&options.netdevice)).await?;
+                link.is_some_and(|link| pci::total_vfs(&link) > 0)
             }
         };
-        match (mode, requested.vf_settings.first()) {
-            (Mode::Passthrough, Some(setting)) => {
-                let (key, value) = setting.split_once('=').unwrap_or((setting, ""));
+        let mode = mode.unwrap_or(if is_pf { Mode::Sriov } else { Mode::Passthrough });
+        let link = match (mode, vf_settings.first()) {
+            (Mode::Passthrough, None) => self.netdevice(options, None).await?,
+            (Mode::Sriov, _) => self.pf(options, None).await?,
+            (Mode::Passthrough, Some((key, value))) => {
                 let reason = "is a setting of a VF, and mode=passthrough hands over the whole netdev; \
                               make the VLAN on the switch's port or in the container, or use mode=sriov";
                 return Err(BadOption::new(key, value, reason).into());
             }
-            (Mode::Sriov, _) => {
-                let netdevice = &requested.options.netdevice;
-                let reason =
-                    format!("is not in this version; -o mode=passthrough hands over all of {netdevice}");
-                return Err(BadOption::new("mode", mode, reason).into());
-            }
-            (Mode::Passthrough, None) => {}
-        }
-        if let Some(link) = link {
-            // From here on it goes by its own name, also where an alternative one was typed.
-            requested.options.netdevice = link.name;
-        } else if let Some(known) = &known {
-            requested.options.netdevice.clone_from(&known.options.netdevice);
-        }
-        let network = Network {
-            mode,
-            options: requested.options,
-            gateways: if request.internal { Vec::new() } else { request.gateways.clone() },
-            endpoints: BTreeMap::new(),
         };
-        if let Some(known) = known {
-            let same = Network { endpoints: known.endpoints.clone(), ..network } == known;
-            return if same { Ok(()) } else { Err(Error::NetworkExists(request.network.clone())) };
-        }
-        let id = request.network.clone();
-        self.store.update(|state| state.networks.insert(id, network)).await?;
-        Ok(())
+        Ok((mode, link))
     }
 
     /// Forgets a network, after taking back what its endpoints still have. Fine if there is none.
@@ -69,6 +70,9 @@ impl Driver {
             self.release(network, id, endpoint).await?;
         }
         self.store.update(|state| state.networks.remove(network)).await?;
+        if known.mode == Mode::Sriov {
+            self.disable_vfs(&known).await?;
+        }
         Ok(())
     }
 }

@@ -4,8 +4,11 @@ use std::fmt::Display;
 use serde_json::{Map, Value};
 
 use crate::{
-    device::link::MAX_NAME,
-    state::model::{Mode, NetworkOptions, RxHook},
+    device::{
+        link::MAX_NAME,
+        vf::{LinkState, VlanProto},
+    },
+    state::model::{Mode, NetworkOptions, RxHook, VfOptions},
 };
 
 /// Longest alternative name of a netdev: `ALTIFNAMSIZ` less the NUL (include/uapi/linux/if.h).
@@ -13,19 +16,6 @@ const MAX_ALTNAME: usize = 127;
 
 /// Docker appends the number of the interface in the container: three digits are enough for any.
 const MAX_PREFIX: usize = MAX_NAME - 3;
-
-/// Settings that only a VF has.
-const VF_KEYS: [&str; 9] = [
-    "vlan",
-    "vfs",
-    "vlan_qos",
-    "vlan_proto",
-    "min_tx_rate",
-    "max_tx_rate",
-    "link_state",
-    "spoofchk",
-    "trust",
-];
 
 /// An option that can't be, in the operator's words: `vlan=4095: must be 0 to 4094`.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,8 +38,8 @@ pub struct Requested {
     pub mode: Option<Mode>,
     /// The rest.
     pub options: NetworkOptions,
-    /// Those among [`VF_KEYS`] that were named, other than `vlan=0`, as `key=value`.
-    pub vf_settings: Vec<String>,
+    /// Those that were named and only a VF has, other than `vlan=0`: key and value.
+    pub vf_settings: Vec<(String, String)>,
 }
 
 /// Reads the value of `com.docker.network.generic`: an object of strings, or of numbers and booleans
@@ -64,6 +54,7 @@ pub fn parse(generic: &Map<String, Value>) -> Result<Requested, BadOption> {
             mtu: None,
             rx_hook: RxHook::Auto,
             force: false,
+            vf: VfOptions::default(),
         },
         vf_settings: Vec::new(),
     };
@@ -78,6 +69,12 @@ pub fn parse(generic: &Map<String, Value>) -> Result<Requested, BadOption> {
     if requested.options.netdevice.is_empty() {
         let reason = "is required: the netdev to hand out, such as -o netdevice=ens2f0";
         return Err(BadOption { option: "netdevice".into(), reason: reason.into() });
+    }
+    let VfOptions { min_tx_rate, max_tx_rate, .. } = requested.options.vf;
+    if let (Some(min), Some(max @ 1..)) = (min_tx_rate, max_tx_rate)
+        && min > max
+    {
+        return Err(BadOption::new("min_tx_rate", min, format!("must not be above max_tx_rate={max}")));
     }
     Ok(requested)
 }
@@ -116,10 +113,9 @@ fn set(requested: &mut Requested, key: &str, text: &str) -> Result<(), BadOption
             "detailed" => return Err(bad("this version counts basic only: packets, bytes and spoofed")),
             _ => return Err(bad("must be basic or detailed")),
         },
-        _ if VF_KEYS.contains(&key) => {
-            vf_setting(key, text).map_err(|reason| bad(&reason))?;
+        _ if vf_setting(&mut options.vf, key, text).map_err(|reason| bad(&reason))? => {
             if (key, text) != ("vlan", "0") {
-                requested.vf_settings.push(format!("{key}={text}"));
+                requested.vf_settings.push((key.to_owned(), text.to_owned()));
             }
         }
         _ => {
@@ -133,22 +129,41 @@ fn set(requested: &mut Requested, key: &str, text: &str) -> Result<(), BadOption
     Ok(())
 }
 
-fn vf_setting(key: &str, text: &str) -> Result<(), String> {
-    let within = |min, max, unit: &str| {
-        number(text, min, max).map(|_| ()).ok_or_else(|| format!("must be {min} to {max}{unit}"))
-    };
-    let one_of = |values: &[&str]| {
-        if values.contains(&text) { Ok(()) } else { Err(format!("must be {}", values.join(" or "))) }
+/// Whether it is a setting that only a VF has; if so it is set.
+fn vf_setting(vf: &mut VfOptions, key: &str, text: &str) -> Result<bool, String> {
+    let within =
+        |min, max, unit: &str| number(text, min, max).ok_or_else(|| format!("must be {min} to {max}{unit}"));
+    let switch = || match text {
+        "on" => Ok(Some(true)),
+        "off" => Ok(Some(false)),
+        _ => Err("must be on or off".to_owned()),
     };
     match key {
-        "vlan" => within(0, 4094, ""),
-        "vlan_qos" => within(0, 7, ""),
-        "vfs" => within(1, 65_535, ""),
-        "min_tx_rate" | "max_tx_rate" => within(0, u32::MAX, " Mbit/s"),
-        "vlan_proto" => one_of(&["802.1q", "802.1ad"]),
-        "link_state" => one_of(&["auto", "enable", "disable"]),
-        _ => one_of(&["on", "off"]),
+        "vlan" => vf.vlan.id = u16::try_from(within(0, 4094, "")?).unwrap_or_default(),
+        "vlan_qos" => vf.vlan.qos = u8::try_from(within(0, 7, "")?).unwrap_or_default(),
+        "vlan_proto" => {
+            vf.vlan.proto = match text {
+                "802.1q" => VlanProto::Dot1q,
+                "802.1ad" => VlanProto::Dot1ad,
+                _ => return Err("must be 802.1q or 802.1ad".into()),
+            };
+        }
+        "vfs" => vf.vfs = Some(within(1, 65_535, "")?),
+        "min_tx_rate" => vf.min_tx_rate = Some(within(0, u32::MAX, " Mbit/s")?),
+        "max_tx_rate" => vf.max_tx_rate = Some(within(0, u32::MAX, " Mbit/s")?),
+        "link_state" => {
+            vf.link_state = Some(match text {
+                "auto" => LinkState::Auto,
+                "enable" => LinkState::Enable,
+                "disable" => LinkState::Disable,
+                _ => return Err("must be auto, enable or disable".into()),
+            });
+        }
+        "spoofchk" => vf.spoofchk = switch()?,
+        "trust" => vf.trust = switch()?,
+        _ => return Ok(false),
     }
+    Ok(true)
 }
 
 /// Decimal digits only: `parse` alone would take `+1`, too.
@@ -219,7 +234,7 @@ mod tests {
             ("privileged", "yes", "privileged=yes: must be 0, 1, false or true"),
             ("rx_hook", "generic", "rx_hook=generic: must be auto, xdp or tcx"),
             ("spoofchk", "1", "spoofchk=1: must be on or off"),
-            ("link_state", "up", "link_state=up: must be auto or enable or disable"),
+            ("link_state", "up", "link_state=up: must be auto, enable or disable"),
             ("prefix", "", "prefix=: is empty"),
             ("prefix", "../x", "prefix=../x: must be 1 to 12"),
             ("prefix", "averylongprefix", "must be 1 to 12"),

@@ -121,11 +121,27 @@ pub struct CreateEndpoint {
     endpoint: EndpointId,
     #[serde(rename = "Interface", default, deserialize_with = "or_default")]
     interface: Interface,
+    #[serde(rename = "Options", default, deserialize_with = "or_default")]
+    options: Map<String, Value>,
 }
 
-impl From<CreateEndpoint> for network::CreateEndpoint {
-    fn from(call: CreateEndpoint) -> Self {
-        Self { network: call.network, endpoint: call.endpoint, mac: call.interface.mac }
+impl CreateEndpoint {
+    /// In the network room's words.
+    pub fn into_request(self) -> Result<network::CreateEndpoint, String> {
+        // `--driver-opt` of a container is a key among Docker's own.
+        let vf = match self.options.get("vf") {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(text.parse().map_err(|_| format!("vf={text}: is no number of a VF"))?)
+            }
+            Some(other) => return Err(format!("vf={other}: must be the number of a VF, from 0")),
+        };
+        Ok(network::CreateEndpoint {
+            network: self.network,
+            endpoint: self.endpoint,
+            mac: self.interface.mac,
+            vf,
+        })
     }
 }
 

@@ -116,7 +116,7 @@ impl Calls {
             }
             "/NetworkDriver.CreateEndpoint" => {
                 let call: CreateEndpoint = decode(body).map_err(Failure::malformed)?;
-                self.create_endpoint(call.into()).await
+                self.create_endpoint(call.into_request().map_err(Failure::malformed)?).await
             }
             "/NetworkDriver.DeleteEndpoint" => {
                 let OneEndpoint { network, endpoint } = decode(body).map_err(Failure::malformed)?;

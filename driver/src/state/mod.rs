@@ -4,5 +4,5 @@ pub mod model;
 pub mod store;
 
 pub use id::{EndpointId, NetworkId};
-pub use model::{Endpoint, Mode, Network, NetworkOptions, Original, State};
+pub use model::{Endpoint, Mode, Network, NetworkOptions, Original, State, VfGrant, VfOptions};
 pub use store::{Error, Store};

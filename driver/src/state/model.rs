@@ -5,7 +5,12 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::id::{EndpointId, NetworkId};
-use crate::device::{Mac, address::Addressing, link::Flags};
+use crate::device::{
+    Mac,
+    address::Addressing,
+    link::Flags,
+    vf::{LinkState, VfSettings, Vlan},
+};
 
 /// The version of the layout that this driver writes.
 pub const VERSION: u32 = 1;
@@ -18,11 +23,23 @@ pub struct State {
     /// Networks that Docker created and has not deleted.
     #[serde(default)]
     pub networks: BTreeMap<NetworkId, Network>,
+    /// PFs that we changed, by their hardware (`pci/0000:01:00.0`).
+    #[serde(default)]
+    pub pfs: BTreeMap<String, PfChanges>,
+}
+
+/// What we did to a PF for its first network, and undo after its last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PfChanges {
+    /// Its VFs are ours: the administrator had made none.
+    pub enabled: bool,
+    /// It was down.
+    pub raised: bool,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { version: VERSION, networks: BTreeMap::new() }
+        Self { version: VERSION, networks: BTreeMap::new(), pfs: BTreeMap::new() }
     }
 }
 
@@ -62,6 +79,9 @@ impl fmt::Display for Mode {
 /// A network, as `docker network create` made it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
+    /// Its name when Docker was last asked.
+    #[serde(default)]
+    pub name: Option<String>,
     /// How it hands out its hardware.
     pub mode: Mode,
     /// What the user typed after `-o`.
@@ -114,6 +134,35 @@ pub struct NetworkOptions {
     /// Whether a netdevice is taken that carries the host's routes or addresses.
     #[serde(default)]
     pub force: bool,
+    /// Settings of the VFs, in sriov mode.
+    #[serde(default)]
+    pub vf: VfOptions,
+}
+
+/// Settings of a network's VFs; what is none is not touched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VfOptions {
+    /// VLAN on the wire, invisible to the container.
+    pub vlan: Vlan,
+    /// How many VFs are enabled, if this driver enables them; none is all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vfs: Option<u32>,
+    /// Guaranteed rate of sending, in Mbit/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_tx_rate: Option<u32>,
+    /// Largest rate of sending, in Mbit/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tx_rate: Option<u32>,
+    /// Link state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub link_state: Option<LinkState>,
+    /// Hardware spoof check; none is on, or off if privileged, where the hardware has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spoofchk: Option<bool>,
+    /// Trust; none is off, or on if privileged, where the hardware has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<bool>,
 }
 
 fn default_prefix() -> String {
@@ -167,4 +216,21 @@ pub struct Endpoint {
     /// The container's name when Docker was last asked.
     #[serde(default)]
     pub container: Option<String>,
+    /// The VF that it is, in sriov mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vf: Option<VfGrant>,
+    /// Defaults that the hardware refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// A VF that was given to a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VfGrant {
+    /// Hardware of its PF, `pci/0000:01:00.0`.
+    pub pf: String,
+    /// Its number on the PF.
+    pub index: u32,
+    /// Its settings as they were, and as they will be again.
+    pub original: VfSettings,
 }

@@ -166,7 +166,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::state::model::{Mode, Network, NetworkOptions, RxHook};
+    use crate::state::model::{Mode, Network, NetworkOptions, RxHook, VfOptions};
 
     fn network() -> Network {
         let options = NetworkOptions {
@@ -176,8 +176,15 @@ mod tests {
             mtu: Some(9000),
             rx_hook: RxHook::Auto,
             force: false,
+            vf: VfOptions::default(),
         };
-        Network { mode: Mode::Passthrough, options, gateways: Vec::new(), endpoints: BTreeMap::new() }
+        Network {
+            name: None,
+            mode: Mode::Passthrough,
+            options,
+            gateways: Vec::new(),
+            endpoints: BTreeMap::new(),
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
 //! Attaching, what is left after it failed, and what is left after detaching.
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, thread};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, slice, thread};
 
 use docker_passthrough::counters::{self, Counters, Error, Hook, Plan, SpoofCheck};
 use nix::{
@@ -16,7 +16,7 @@ use super::{
 fn detaching_leaves_nothing() {
     for rx_hook in [Hook::Xdp, Hook::Tcx] {
         let lab = Lab::new(Setup { rx_hook, ..Setup::default() });
-        assert_eq!(counters::endpoints(&lab.bpffs()).unwrap(), [lab.endpoint.clone()]);
+        assert_eq!(counters::endpoints(&lab.bpffs()).unwrap(), slice::from_ref(&lab.endpoint));
         let programs = lab.program_ids();
         assert!(programs.iter().all(|&id| is_loaded(id)));
         lab.counters.detach(&lab.endpoint).unwrap();

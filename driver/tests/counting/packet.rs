@@ -74,7 +74,7 @@ impl Packets {
                 frame.len(),
                 0,
                 (&raw const address).cast(),
-                mem::size_of_val(&address) as libc::socklen_t,
+                libc::socklen_t::try_from(mem::size_of_val(&address)).unwrap(),
             )
         };
         let error = io::Error::last_os_error();

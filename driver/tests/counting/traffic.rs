@@ -9,7 +9,7 @@ use std::{
 
 use nix::libc;
 
-use super::lab::{DUT, FAR, Frames, Lab};
+use super::lab::{Frames, Lab};
 
 pub const ETHERNET: u64 = 14;
 pub const UDP_OVER_IPV4: u64 = 20 + 8;
@@ -87,14 +87,14 @@ impl Lab {
         let (mut peer, _) = listener.accept().unwrap();
         let reader = thread::spawn(move || {
             let mut buffer = vec![0; 1 << 17];
-            let mut received = 0;
-            while received < length {
+            let mut arrived = 0;
+            while arrived < length {
                 match peer.read(&mut buffer).unwrap() {
                     0 => break,
-                    n => received += n,
+                    n => arrived += n,
                 }
             }
-            (peer, received)
+            (peer, arrived)
         });
         let chunk = vec![0x55; 1 << 17];
         let mut left = length;
@@ -103,8 +103,8 @@ impl Lab {
             stream.write_all(&chunk[..n]).unwrap();
             left -= n;
         }
-        let (peer, received) = reader.join().unwrap();
-        assert_eq!(received, length);
+        let (peer, arrived) = reader.join().unwrap();
+        assert_eq!(arrived, length);
         self.settle();
         let info = TcpInfo::of(&stream);
         let network = if ipv6 { 40 } else { 20 };
@@ -152,10 +152,9 @@ impl TcpInfo {
 }
 
 pub fn setsockopt(fd: RawFd, level: i32, name: i32, value: i32) {
+    let size = libc::socklen_t::try_from(mem::size_of::<i32>()).unwrap();
     // SAFETY: the value is an int that lives as long as the call.
-    let result = unsafe {
-        libc::setsockopt(fd, level, name, (&raw const value).cast(), mem::size_of::<i32>() as libc::socklen_t)
-    };
+    let result = unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), size) };
     assert_eq!(result, 0, "setsockopt {name}: {}", std::io::Error::last_os_error());
 }
 

@@ -14,7 +14,7 @@ use crate::engine::{self, Engine};
 use crate::packages::{self, Need};
 use crate::process::{self, command};
 use crate::step::{self, note, say, wait_for};
-use crate::{build, interrupt, must_be_root};
+use crate::{build, busybox, interrupt, must_be_root};
 
 mod figures;
 mod wire;
@@ -67,15 +67,16 @@ pub fn run(options: &Options) -> Result<()> {
     needs.push(Need::program("bpftool", &["bpftool"]));
     needs.push(Need::program("ip", &["iproute2"]));
     packages::ensure("the demo", &needs)?;
+    busybox::ensure()?;
     let binary = build::driver(false)?;
     let id = unique()?;
     let outcome = perform(options, &id, binary);
+    let left = leftovers(&id)?;
     if let Err(error) = &outcome
-        && !error.is::<interrupt::Interrupted>()
+        && !left.is_empty()
     {
         step::show(error);
     }
-    let left = leftovers(&id)?;
     ensure!(left.is_empty(), "the demo left behind:\n    {}", left.join("\n    "));
     outcome?;
     say("The demo is over: it worked, and nothing of it is left");

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::busybox;
 use crate::daemon::{Daemon, Scratch, Undo};
-use crate::engine;
 use crate::process::{self, command};
 use crate::step::{say, wait_for};
 
@@ -78,7 +78,7 @@ impl Wire {
         let far = self.far.as_deref().context("the far end of a real netdevice is not ours")?;
         let mut nsenter = command("nsenter");
         nsenter.arg(format!("--net=/run/netns/{far}"));
-        nsenter.arg(engine::static_busybox().context("there is no static busybox")?).args(arguments);
+        nsenter.arg(busybox::ensure()?).args(arguments);
         Ok(nsenter)
     }
 

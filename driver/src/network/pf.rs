@@ -1,0 +1,165 @@
+//! A PF and its networks: the first makes its VFs, the last takes them away if they were ours.
+use std::time::Duration;
+
+use super::{Driver, Error, Result, assign::hardware, netdevice::Refuse, options::BadOption};
+use crate::{
+    device::{Link, LinkRef, link::Change, pci},
+    state::{Mode, Network, NetworkId, NetworkOptions, model::PfChanges},
+};
+
+/// Auto-negotiation takes a second or two.
+const CARRIER: Duration = Duration::from_secs(4);
+const POLL: Duration = Duration::from_millis(100);
+
+impl Driver {
+    /// The PF that the options name, if the network `network` may have VFs of it.
+    pub(super) async fn pf(&self, options: &NetworkOptions, network: Option<&NetworkId>) -> Result<Link> {
+        let refuse = Refuse(&options.netdevice);
+        let Some(link) = self.rtnl.link(LinkRef::Name(&options.netdevice)).await? else {
+            return Err(refuse.because(self.no_such_netdev().await));
+        };
+        let total = pci::total_vfs(&link);
+        if total == 0 {
+            let reason =
+                "is no SR-IOV PF, or its firmware has SR-IOV off; -o mode=passthrough hands over all of it";
+            return Err(refuse.because(reason));
+        }
+        if let Some(vfs) = options.vf.vfs
+            && vfs > total
+        {
+            return Err(BadOption::new("vfs", vfs, format!("{} has {total} at most", link.name)).into());
+        }
+        let state = self.store.get();
+        for (id, other) in state.networks.iter().filter(|(id, _)| Some(*id) != network) {
+            if other.mode == Mode::Passthrough && other.options.netdevice == link.name {
+                return Err(refuse.because(format!("belongs to {} as a whole", other.title(id))));
+            }
+            let same_pf = other.mode == Mode::Sriov && other.options.netdevice == link.name;
+            if same_pf && other.options.vf.vlan.id == options.vf.vlan.id {
+                let reason = format!(
+                    "{} on {} has it already; networks of one PF differ in their VLAN",
+                    other.title(id),
+                    link.name
+                );
+                return Err(BadOption::new("vlan", options.vf.vlan.id, reason).into());
+            }
+        }
+        Ok(link)
+    }
+
+    /// Brings the PF up and makes its VFs, unless the administrator has. What we did is remembered first.
+    pub(super) async fn enable_vfs(&self, pf: &Link, options: &NetworkOptions) -> Result<()> {
+        let Some(hardware) = hardware(pf) else { return Ok(()) };
+        let _pf = self.pfs.lock(&hardware).await;
+        let made = !pci::vfs(pf).is_empty();
+        let before = self.store.get().pfs.get(&hardware).copied().unwrap_or_default();
+        let changes = PfChanges { enabled: before.enabled || !made, raised: before.raised || !pf.up };
+        if changes != PfChanges::default() {
+            self.store.update(|state| state.pfs.insert(hardware.clone(), changes)).await?;
+        }
+        if !pf.up {
+            self.rtnl.change(pf.ifindex, &Change { up: Some(true), ..Change::default() }).await?;
+        }
+        self.await_carrier(pf).await?;
+        if made {
+            return Ok(());
+        }
+        let count = options.vf.vfs.unwrap_or_else(|| pci::total_vfs(pf));
+        tracing::info!(netdevice = pf.name, count, "enabling VFs");
+        let link = pf.clone();
+        let enabled = tokio::task::spawn_blocking(move || pci::set_vfs(&link, count)).await;
+        if let Err(source) = enabled.unwrap_or_else(|panic| Err(panic.into())) {
+            self.store.update(|state| state.pfs.insert(hardware, before)).await?;
+            return Err(Error::Io { what: format!("{}: enabling {count} VFs", pf.name), source });
+        }
+        Ok(())
+    }
+
+    /// Without a carrier the hardware takes no rates, and containers reach nobody; that may be mended
+    /// later, so it is no error.
+    async fn await_carrier(&self, pf: &Link) -> Result<()> {
+        let deadline = tokio::time::Instant::now() + CARRIER;
+        while !self.rtnl.link(LinkRef::Index(pf.ifindex)).await?.is_some_and(|link| link.carrier) {
+            if tokio::time::Instant::now() >= deadline {
+                tracing::warn!(netdevice = pf.name, "no carrier: is the cable in?");
+                break;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// After a network of the PF has gone: undoes what was done for the first, if it was the last and
+    /// nobody uses a VF.
+    pub(super) async fn disable_vfs(&self, gone: &Network) -> Result<()> {
+        let Some(pf) = self.rtnl.link(LinkRef::Name(&gone.options.netdevice)).await? else {
+            // Unplugged, and its VFs with it.
+            return Ok(());
+        };
+        let Some(hardware) = hardware(&pf) else { return Ok(()) };
+        let _pf = self.pfs.lock(&hardware).await;
+        let state = self.store.get();
+        let shared = state
+            .networks
+            .values()
+            .any(|other| other.mode == Mode::Sriov && other.options.netdevice == pf.name);
+        let Some(changes) = state.pfs.get(&hardware).copied().filter(|_| !shared) else { return Ok(()) };
+        if changes.enabled {
+            let used = self.used_vfs(&pf).await?;
+            if !used.is_empty() {
+                tracing::warn!(
+                    netdevice = pf.name,
+                    used = used.join(", "),
+                    "VFs stay enabled: some are in use"
+                );
+                return Ok(());
+            }
+            tracing::info!(netdevice = pf.name, "disabling VFs");
+            let link = pf.clone();
+            let disabled = tokio::task::spawn_blocking(move || pci::set_vfs(&link, 0)).await;
+            disabled
+                .unwrap_or_else(|panic| Err(panic.into()))
+                .map_err(|source| Error::Io { what: format!("{}: disabling its VFs", pf.name), source })?;
+        }
+        if changes.raised {
+            self.rtnl.change(pf.ifindex, &Change { up: Some(false), ..Change::default() }).await?;
+        }
+        self.store.update(|state| state.pfs.remove(&hardware)).await?;
+        Ok(())
+    }
+
+    /// VFs that somebody uses: `VF 3`. Bound, but with their netdev elsewhere or none at all, or in use
+    /// on the host.
+    pub(super) async fn used_vfs(&self, pf: &Link) -> Result<Vec<String>> {
+        let vfs = pci::vfs(pf);
+        if vfs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let links = self.rtnl.links().await?;
+        let mut used = Vec::new();
+        for vf in vfs {
+            let netdev = links.iter().find(|link| link.is_hardware("pci", &vf.address));
+            let in_use = match netdev {
+                Some(netdev) => self.host_uses(netdev).await?,
+                None => vf.driver.is_some(),
+            };
+            if in_use {
+                used.push(format!("VF {}", vf.index));
+            }
+        }
+        Ok(used)
+    }
+
+    /// Whether the host itself uses a VF's netdev: it is a member of something, or up with an address.
+    pub(super) async fn host_uses(&self, netdev: &Link) -> Result<bool> {
+        let up_with_addresses = netdev.up && !self.rtnl.host_use(netdev.ifindex).await?.addresses.is_empty();
+        Ok(netdev.master.is_some() || up_with_addresses)
+    }
+}
+
+impl Network {
+    /// For errors: `network red`, or `network 0123456789ab` where the name is not known.
+    pub(super) fn title(&self, id: &NetworkId) -> String {
+        format!("network {}", self.name.as_deref().unwrap_or(id.short()))
+    }
+}

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use super::{CreateEndpoint, Driver, Error, Joined, Result, now};
 use crate::{
+    counters,
     device::Mac,
     state::{Endpoint, EndpointId, Mode, Network, NetworkId},
 };
@@ -20,8 +21,9 @@ impl Driver {
             return Err(Error::Mac { mac, reason: "is a group address or zero, which no netdev can have" });
         }
         if let Some(known) = network.endpoints.get(id) {
-            // Asked again: the answer to the first time was lost.
-            if mac.is_none() || *mac == known.mac {
+            // Asked again: the answer to the first time was lost. If the driver was, half way, it starts over.
+            let whole = known.joined.is_some() || counters::read(&self.bpffs, id).is_ok();
+            if whole && (mac.is_none() || *mac == known.mac) {
                 return Ok(known.mac);
             }
             self.release(network_id, id, &known.clone()).await?;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
-    body::Incoming,
+    body::{Body as _, Incoming},
     header::{ALLOW, CONTENT_TYPE},
     server::conn::http1,
     service::service_fn,
@@ -105,13 +105,18 @@ async fn answer(calls: Calls, request: Request<Incoming>) -> Result<Response<Ful
 }
 
 async fn body(request: Request<Incoming>) -> Result<Bytes, Failure> {
+    let too_large = || Failure {
+        status: StatusCode::PAYLOAD_TOO_LARGE,
+        reason: format!("the body is larger than {MAX_BODY} bytes"),
+    };
+    // Announced already: nothing of it is waited for.
+    if request.body().size_hint().lower() > MAX_BODY as u64 {
+        return Err(too_large());
+    }
     let collected = Limited::new(request.into_body(), MAX_BODY).collect();
     match tokio::time::timeout(BODY, collected).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure {
-            status: StatusCode::PAYLOAD_TOO_LARGE,
-            reason: format!("the body is larger than {MAX_BODY} bytes"),
-        }),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(error)) => {
             Err(Failure { status: StatusCode::BAD_REQUEST, reason: format!("reading the body: {error}") })
         }

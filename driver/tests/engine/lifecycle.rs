@@ -129,7 +129,12 @@ fn connected_and_disconnected() {
     for _ in 0..3 {
         let since = extra.far_counters();
         engine.docker(&["network", "connect", "--ip", &extra.near4(77), &later.name, &container.name]);
-        assert_eq!(container.netdevs(), ["eth0", "eth1"]);
+        // Docker gives each interface of a container a number of its own.
+        let netdevs = container.netdevs();
+        assert!(
+            matches!(&netdevs[..], [first, second] if first == "eth0" && second.starts_with("eth")),
+            "{netdevs:?}"
+        );
         extra.ping(&extra.near4(77), 5);
         driver.agrees_with(&extra, since);
         engine.docker(&["network", "disconnect", &later.name, &container.name]);

@@ -134,7 +134,9 @@ impl Engine {
 
     fn import_image(&self) {
         let root = self.folder.join("image");
-        fs::create_dir_all(root.join("bin")).expect("a folder for the image");
+        for folder in ["bin", "tmp"] {
+            fs::create_dir_all(root.join(folder)).expect("a folder for the image");
+        }
         let busybox = ["/usr/bin/busybox", "/bin/busybox"].into_iter().find(|path| Path::new(path).exists());
         let busybox = busybox.expect("busybox is missing: install the package busybox-static");
         fs::copy(busybox, root.join("bin/busybox")).expect("a copy of busybox");

@@ -64,6 +64,8 @@ impl<'a> Container<'a> {
         let id = docker_id();
         driver.done("CreateEndpoint", &endpoint(network, &id, ""));
         let netns = Netns::new(format!("c{}", &id[..8]));
+        // Its multicast reports would be counted, and lost if the link goes down that moment.
+        netns.run("busybox sysctl -q -w net.ipv6.conf.default.disable_ipv6=1");
         Self { driver, nic, network: network.to_owned(), endpoint: id, netns }
     }
 

@@ -114,6 +114,7 @@ fn on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
 
 /// Compares what is remembered with what is, at the start and from time to time.
 async fn keep_true(driver: Arc<Driver>, docker: Docker) {
+    driver.recover_strays().await;
     driver.adopt_all().await;
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

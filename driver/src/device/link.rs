@@ -54,6 +54,8 @@ pub struct Link {
     pub mtu: u32,
     /// Smallest and largest MTU that its driver takes; 0 where it does not say.
     pub mtu_range: (u32, u32),
+    /// Length of its transmit queue (`txqueuelen`), in packets.
+    pub txqlen: u32,
     /// Administratively up.
     pub up: bool,
     /// Its receive filters and protocols, which a container may change.
@@ -195,6 +197,7 @@ impl From<LinkMessage> for Link {
                     link.mac = <[u8; 6]>::try_from(octets).ok().map(Mac);
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::TxQueueLen(len) => link.txqlen = len,
                 LinkAttribute::MinMtu(min) => link.mtu_range.0 = min,
                 LinkAttribute::MaxMtu(max) => link.mtu_range.1 = max,
                 LinkAttribute::IfAlias(alias) => link.alias = alias,
@@ -243,6 +246,8 @@ pub struct Change {
     pub mac: Option<Mac>,
     /// Give it another MTU.
     pub mtu: Option<u32>,
+    /// Give it another length of its transmit queue.
+    pub txqlen: Option<u32>,
     /// Tag it; empty takes the tag off.
     pub alias: Option<String>,
     /// Its receive filters and protocols.
@@ -253,11 +258,12 @@ pub struct Change {
 
 impl Change {
     fn describe(&self) -> String {
-        let Self { name, mac, mtu, alias, flags, up } = self;
+        let Self { name, mac, mtu, txqlen, alias, flags, up } = self;
         let mut words = Vec::new();
         words.extend(name.as_ref().map(|name| format!("name {name}")));
         words.extend(mac.map(|mac| format!("address {mac}")));
         words.extend(mtu.map(|mtu| format!("mtu {mtu}")));
+        words.extend(txqlen.map(|len| format!("txqueuelen {len}")));
         words.extend(alias.as_ref().map(|alias| format!("alias {alias:?}")));
         words.extend(flags.map(|flags| format!("{flags:?}")));
         words.extend(up.map(|up| if up { "up" } else { "down" }.to_owned()));
@@ -265,7 +271,7 @@ impl Change {
     }
 
     fn apply(&self, mut message: LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec> {
-        let Self { name, mac, mtu, alias, flags, up } = self;
+        let Self { name, mac, mtu, txqlen, alias, flags, up } = self;
         if let Some(name) = name {
             message = message.name(name);
         }
@@ -274,6 +280,9 @@ impl Change {
         }
         if let Some(mtu) = mtu {
             message = message.mtu(*mtu);
+        }
+        if let Some(len) = txqlen {
+            message = message.txqueuelen(*len);
         }
         if let Some(alias) = alias {
             message = message.alias(alias);

@@ -66,6 +66,7 @@ impl Driver {
     /// Before anything is changed, so that whatever dies, somebody knows what it was.
     async fn remember(&self, request: &CreateEndpoint, chosen: Chosen) -> Result<(Link, Endpoint)> {
         let Chosen { link, mac, vf } = chosen;
+        let link = self.cleared(link).await?;
         let endpoint = Endpoint {
             original: self.original(&link).await?,
             ifindex: link.ifindex,
@@ -167,7 +168,7 @@ impl Driver {
     /// that is home.
     async fn restore(&self, link: &Link, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
         let original = &endpoint.original;
-        let Original { name, mac, mtu, up, alias, altnames, flags, ingress, addressing } = original;
+        let Original { name, mac, mtu, txqlen, up, alias, altnames, flags, ingress, addressing } = original;
         let ifindex = link.ifindex;
         let mut reasons = Vec::new();
         let mut changes = vec![Change { up: Some(false), ..Change::default() }];
@@ -180,6 +181,11 @@ impl Driver {
         }
         if link.mtu != *mtu {
             changes.push(Change { mtu: Some(*mtu), ..Change::default() });
+        }
+        if let Some(txqlen) = *txqlen
+            && link.txqlen != txqlen
+        {
+            changes.push(Change { txqlen: Some(txqlen), ..Change::default() });
         }
         if link.flags != *flags {
             changes.push(Change { flags: Some(*flags), ..Change::default() });
@@ -223,6 +229,7 @@ impl Driver {
             name: link.name.clone(),
             mac: link.mac,
             mtu: link.mtu,
+            txqlen: Some(link.txqlen),
             up: link.up,
             alias: link.alias.clone(),
             altnames: link.altnames.clone(),
@@ -249,10 +256,13 @@ impl Driver {
     }
 }
 
+/// What every tag begins with.
+pub(super) const TAG: &str = "docker-passthrough ";
+
 /// `ifalias` of a netdev that we gave away: whose it is and what it was called, so that even a lost
 /// state file loses no netdev.
 pub(super) fn tag(id: &EndpointId, name: &str) -> String {
-    format!("docker-passthrough {id} {name}")
+    format!("{TAG}{id} {name}")
 }
 
 /// The hardware behind the netdev, which no container can change.

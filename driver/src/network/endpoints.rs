@@ -1,7 +1,7 @@
 //! Endpoints: a container gets a netdev, and gives it back.
 use std::path::PathBuf;
 
-use super::{CreateEndpoint, Driver, Error, Joined, Result, now};
+use super::{CreateEndpoint, Driver, Error, Joined, Result, locate::Place, now};
 use crate::{
     counters,
     device::Mac,
@@ -22,7 +22,7 @@ impl Driver {
         }
         if let Some(known) = network.endpoints.get(id) {
             // Asked again: the answer to the first time was lost. If the driver was, half way, it starts over.
-            let whole = known.joined.is_some() || counters::read(&self.bpffs, id).is_ok();
+            let whole = known.joined.is_some() || self.is_ready(id, known).await?;
             if whole && (mac.is_none() || *mac == known.mac) {
                 return Ok(known.mac);
             }
@@ -46,6 +46,18 @@ impl Driver {
             }
             assigned => assigned,
         }
+    }
+
+    /// Whether all is done that [`Driver::create_endpoint`] does.
+    async fn is_ready(&self, id: &EndpointId, endpoint: &Endpoint) -> Result<bool> {
+        Ok(match self.locate(id, endpoint).await? {
+            Place::Home(link) => {
+                let counted = counters::read(&self.bpffs, id).is_ok();
+                counted && (endpoint.unmarked || self.rtnl.is_marked(link.ifindex).await?)
+            }
+            Place::Away(..) => true,
+            Place::Gone => false,
+        })
     }
 
     /// Takes back what ended without Docker having said so; answers whether anything did.
@@ -96,7 +108,7 @@ impl Driver {
     pub async fn delete_endpoint(&self, network_id: &NetworkId, id: &EndpointId) -> Result<()> {
         let _network = self.locks.lock(network_id).await;
         let state = self.store.get();
-        let Some(endpoint) = state.endpoint(network_id, id) else { return Ok(()) };
+        let Some(endpoint) = state.endpoint(network_id, id) else { return self.recover_stray(id).await };
         self.release(network_id, id, endpoint).await
     }
 

@@ -27,6 +27,7 @@ mod networks;
 pub mod options;
 mod pf;
 mod reconcile;
+mod strays;
 mod vf;
 
 use locks::Locks;

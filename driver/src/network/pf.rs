@@ -20,8 +20,7 @@ impl Driver {
         };
         let total = pci::total_vfs(&link);
         if total == 0 {
-            let reason =
-                "is no SR-IOV PF, or its firmware has SR-IOV off; -o mode=passthrough hands over all of it";
+            let reason = "is no SR-IOV PF, which mode=sriov needs, or its firmware has SR-IOV off; -o mode=passthrough hands over all of it";
             return Err(refuse.because(reason));
         }
         if let Some(vfs) = options.vf.vfs

@@ -186,6 +186,9 @@ pub struct Original {
     pub mac: Option<Mac>,
     /// Its MTU, in bytes.
     pub mtu: u32,
+    /// Its `txqueuelen`, in packets.
+    #[serde(default)]
+    pub txqlen: Option<u32>,
     /// Whether it was up.
     pub up: bool,
     /// Its `ifalias`, empty if it had none.

@@ -57,7 +57,7 @@ impl Serve {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             let (renamed, names) = mpsc::channel(64);
-            let driver = Arc::new(Driver::new(store, global.bpffs.clone(), renamed)?);
+            let driver = Arc::new(Driver::new(global.name.clone(), store, global.bpffs.clone(), renamed)?);
             let shutdown = CancellationToken::new();
             on_signal(shutdown.clone())?;
             let socket = listener.socket.try_clone().context("the plugin's socket")?;

@@ -1,5 +1,5 @@
 //! A netdev is made ready for a container, and is made again what it was.
-use super::{CreateEndpoint, Driver, Error, Result, now};
+use super::{CreateEndpoint, Driver, Error, Result, now, strays::Tag};
 use crate::{
     counters::{self, Hook, Plan, SpoofCheck},
     device::{Link, LinkRef, Mac, features::XdpFeatures, link::Change},
@@ -114,7 +114,14 @@ impl Driver {
         if options.mtu.is_some_and(|mtu| mtu != link.mtu) {
             set(ifindex, Change { mtu: options.mtu, ..Change::default() }).await?;
         }
-        set(ifindex, Change { alias: Some(tag(id, &endpoint.original.name)), ..Change::default() }).await?;
+        set(
+            ifindex,
+            Change {
+                alias: Some(Tag { driver: &self.name, id, netdev: &endpoint.original.name }.to_string()),
+                ..Change::default()
+            },
+        )
+        .await?;
 
         let features = self.xdp_features(&link).await;
         let plan = Plan {
@@ -254,15 +261,6 @@ impl Driver {
             );
         }
     }
-}
-
-/// What every tag begins with.
-pub(super) const TAG: &str = "docker-passthrough ";
-
-/// `ifalias` of a netdev that we gave away: whose it is and what it was called, so that even a lost
-/// state file loses no netdev.
-pub(super) fn tag(id: &EndpointId, name: &str) -> String {
-    format!("{TAG}{id} {name}")
 }
 
 /// The hardware behind the netdev, which no container can change.

@@ -4,10 +4,7 @@
 //! the hardware behind it, and that our pinned link is attached to it: those tell which one it is.
 use std::path::Path;
 
-use super::{
-    Driver, Error, Result,
-    assign::{hardware, tag},
-};
+use super::{Driver, Error, Result, assign::hardware, strays::Tag};
 use crate::{
     counters,
     device::{Link, LinkRef, Rtnl, netns, netns::NetNs},
@@ -66,7 +63,8 @@ impl Driver {
     /// A netdev that is neither counted nor hardware: one that we hadn't got to, or had let go of.
     async fn at_home_by_name(&self, id: &EndpointId, endpoint: &Endpoint) -> Result<Option<Link>> {
         let Some(link) = self.rtnl.link(LinkRef::Index(endpoint.ifindex)).await? else { return Ok(None) };
-        let ours = link.alias == tag(id, &endpoint.original.name) || link.name == endpoint.original.name;
+        let ours = link.alias == Tag { driver: &self.name, id, netdev: &endpoint.original.name }.to_string()
+            || link.name == endpoint.original.name;
         let other_hardware = endpoint.hardware.is_some() && hardware(&link) != endpoint.hardware;
         Ok((ours && !other_hardware).then_some(link))
     }

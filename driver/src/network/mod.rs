@@ -171,6 +171,8 @@ pub struct Joined {
 
 /// The driver: decides, and has the rooms below do it.
 pub struct Driver {
+    /// Its name, as in `docker network create -d NAME`: a host may have several drivers.
+    name: String,
     store: Store,
     counters: Arc<Counters>,
     bpffs: PathBuf,
@@ -189,8 +191,9 @@ pub struct Driver {
 impl Driver {
     /// On the namespace of the calling thread. Networks that a container joins or leaves are sent to
     /// `renamed`, for somebody to ask Docker for names; dropped if it is full.
-    pub fn new(store: Store, bpffs: PathBuf, renamed: mpsc::Sender<NetworkId>) -> Result<Self> {
+    pub fn new(name: String, store: Store, bpffs: PathBuf, renamed: mpsc::Sender<NetworkId>) -> Result<Self> {
         Ok(Self {
+            name,
             store,
             counters: Arc::new(Counters::new(bpffs.clone())),
             bpffs,

@@ -1,6 +1,8 @@
 //! Netdevs of endpoints that nobody remembers: the state file was lost, but their tag tells what they
 //! were called. What their address and MTU were is lost with it.
-use super::{Driver, Error, Result, assign::TAG};
+use std::fmt;
+
+use super::{Driver, Error, Result};
 use crate::{
     counters,
     device::{Link, LinkRef, link::Change},
@@ -17,7 +19,7 @@ impl Driver {
         };
         let after = self.store.get();
         for link in links {
-            let Some((id, _)) = tagged(&link) else { continue };
+            let Some((id, _)) = self.tagged(&link) else { continue };
             let known =
                 [&before, &after].iter().any(|state| state.endpoints().any(|(_, _, known, _)| *known == id));
             if !known && let Err(error) = self.free_of_strays(&link).await {
@@ -29,7 +31,7 @@ impl Driver {
     /// The stray of this endpoint, which Docker deletes and nobody remembers.
     pub(super) async fn recover_stray(&self, id: &EndpointId) -> Result<()> {
         let links = self.rtnl.links().await?;
-        match links.into_iter().find(|link| tagged(link).is_some_and(|(stray, _)| stray == *id)) {
+        match links.into_iter().find(|link| self.tagged(link).is_some_and(|(stray, _)| stray == *id)) {
             Some(link) => self.free_of_strays(&link).await,
             None => Ok(()),
         }
@@ -46,7 +48,7 @@ impl Driver {
                 self.counters(move |counters| counters.detach(&id)).await?;
             }
         }
-        let Some((id, name)) = tagged(link) else { return Ok(()) };
+        let Some((id, name)) = self.tagged(link) else { return Ok(()) };
         tracing::warn!(%id, netdevice = name, found_as = link.name, "a netdev that nobody remembers is back");
         let set = |change: Change| async move { self.rtnl.change(link.ifindex, &change).await };
         if link.name != name {
@@ -58,6 +60,10 @@ impl Driver {
         Ok(set(Change { alias: Some(String::new()), ..Change::default() }).await?)
     }
 
+    fn tagged(&self, link: &Link) -> Option<(EndpointId, String)> {
+        tagged(&link.alias, &self.name)
+    }
+
     /// The netdev as it is now, free of strays.
     pub(super) async fn cleared(&self, link: Link) -> Result<Link> {
         self.free_of_strays(&link).await?;
@@ -66,23 +72,53 @@ impl Driver {
     }
 }
 
-/// Whose the netdev is by its tag, and what it was called.
-fn tagged(link: &Link) -> Option<(EndpointId, String)> {
-    let (id, name) = link.alias.strip_prefix(TAG)?.split_once(' ')?;
-    Some((id.parse().ok()?, name.to_owned()))
+/// `ifalias` of a netdev that was given away: by which driver, to whom, and what it was called.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Tag<'a> {
+    pub driver: &'a str,
+    pub id: &'a EndpointId,
+    pub netdev: &'a str,
+}
+
+const TAG: &str = "docker-passthrough";
+
+impl fmt::Display for Tag<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { driver, id, netdev } = self;
+        write!(f, "{TAG} {driver} {id} {netdev}")
+    }
+}
+
+/// Whose the netdev is by the tag that `driver` gave it, and what it was called.
+fn tagged(alias: &str, driver: &str) -> Option<(EndpointId, String)> {
+    let mut words = alias.splitn(4, ' ');
+    let ours = words.next() == Some(TAG) && words.next() == Some(driver);
+    let (id, netdev) = (words.next()?, words.next()?);
+    Some((id.parse().ok().filter(|_| ours)?, netdev.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::assign::tag, *};
+    use super::*;
+    use crate::device::link::{MAX_ALIAS, MAX_NAME};
 
     #[test]
     fn a_tag_says_whose_and_what() {
         let id: EndpointId = "0a".repeat(32).parse().unwrap();
-        let link = Link { alias: tag(&id, "enp129s0f1np1v15"), ..Link::default() };
-        assert_eq!(tagged(&link), Some((id, "enp129s0f1np1v15".into())));
-        for alias in ["", "mine", "docker-passthrough", "docker-passthrough ../x eth0"] {
-            assert_eq!(tagged(&Link { alias: alias.into(), ..Link::default() }), None, "{alias}");
+        let alias = Tag { driver: "passthrough", id: &id, netdev: "enp129s0f1np1v1" }.to_string();
+        assert_eq!(tagged(&alias, "passthrough"), Some((id, "enp129s0f1np1v1".into())));
+        assert_eq!(tagged(&alias, "another"), None);
+        for alias in
+            ["", "mine", "docker-passthrough passthrough", "docker-passthrough passthrough ../x eth0"]
+        {
+            assert_eq!(tagged(alias, "passthrough"), None, "{alias}");
         }
+    }
+
+    #[test]
+    fn the_longest_tag_fits() {
+        let id: EndpointId = "a".repeat(64).parse().unwrap();
+        let tag = Tag { driver: &"d".repeat(64), id: &id, netdev: &"n".repeat(MAX_NAME) };
+        assert!(tag.to_string().len() <= MAX_ALIAS);
     }
 }

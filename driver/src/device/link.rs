@@ -14,6 +14,7 @@ use super::{
     Mac, Rtnl,
     netns::NetNs,
     rtnl::{Error, Result, acked, answers},
+    tuning::Tuning,
 };
 
 /// Longest name of a netdev: `IFNAMSIZ` less the NUL (include/uapi/linux/if.h).
@@ -58,6 +59,8 @@ pub struct Link {
     pub up: bool,
     /// Its receive filters and protocols, which a container may change.
     pub flags: Flags,
+    /// Its limits and its group, which a container may change.
+    pub tuning: Tuning,
     /// Some XDP program is attached, in whatever mode.
     pub xdp: bool,
     /// Has a carrier.
@@ -189,6 +192,7 @@ impl From<LinkMessage> for Link {
         let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
         let (mut bus, mut device, mut elsewhere) = (None, None, false);
         for attribute in message.attributes {
+            link.tuning.note(&attribute);
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(octets) if ethernet => {

@@ -167,7 +167,7 @@ impl Driver {
     /// that is home.
     async fn restore(&self, link: &Link, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
         let original = &endpoint.original;
-        let Original { name, mac, mtu, up, alias, altnames, flags, ingress, addressing } = original;
+        let Original { name, mac, mtu, up, alias, altnames, flags, tuning, ingress, addressing } = original;
         let ifindex = link.ifindex;
         let mut reasons = Vec::new();
         let mut changes = vec![Change { up: Some(false), ..Change::default() }];
@@ -188,6 +188,9 @@ impl Driver {
             if let Err(error) = self.rtnl.change(ifindex, &change).await {
                 reasons.push(error.to_string());
             }
+        }
+        if let Err(error) = self.rtnl.tune(ifindex, *tuning, link.tuning).await {
+            reasons.push(error.to_string());
         }
         if let Err(error) = self.rtnl.set_altnames(link, altnames).await {
             reasons.push(error.to_string());
@@ -227,6 +230,7 @@ impl Driver {
             alias: link.alias.clone(),
             altnames: link.altnames.clone(),
             flags: link.flags,
+            tuning: link.tuning,
             ingress: self.rtnl.is_marked(link.ifindex).await?,
             addressing: self.rtnl.addressing(link.ifindex).await?,
         })

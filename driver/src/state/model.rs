@@ -9,6 +9,7 @@ use crate::device::{
     Mac,
     address::Addressing,
     link::Flags,
+    tuning::Tuning,
     vf::{LinkState, VfSettings, Vlan},
 };
 
@@ -195,6 +196,9 @@ pub struct Original {
     pub altnames: Vec<String>,
     /// Its receive filters and protocols.
     pub flags: Flags,
+    /// Its limits and its group.
+    #[serde(default)]
+    pub tuning: Tuning,
     /// Whether the host had an ingress or clsact qdisc on it. A move drops that, and what filters it had.
     #[serde(default)]
     pub ingress: bool,

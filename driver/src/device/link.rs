@@ -14,6 +14,7 @@ use super::{
     Mac, Rtnl,
     netns::NetNs,
     rtnl::{Error, Result, acked, answers},
+    tuning::Tuning,
 };
 
 /// Longest name of a netdev: `IFNAMSIZ` less the NUL (include/uapi/linux/if.h).
@@ -54,12 +55,12 @@ pub struct Link {
     pub mtu: u32,
     /// Smallest and largest MTU that its driver takes; 0 where it does not say.
     pub mtu_range: (u32, u32),
-    /// Length of its transmit queue (`txqueuelen`), in packets.
-    pub txqlen: u32,
     /// Administratively up.
     pub up: bool,
     /// Its receive filters and protocols, which a container may change.
     pub flags: Flags,
+    /// Its limits and its group, which a container may change.
+    pub tuning: Tuning,
     /// Some XDP program is attached, in whatever mode.
     pub xdp: bool,
     /// Has a carrier.
@@ -191,13 +192,13 @@ impl From<LinkMessage> for Link {
         let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
         let (mut bus, mut device, mut elsewhere) = (None, None, false);
         for attribute in message.attributes {
+            link.tuning.note(&attribute);
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(octets) if ethernet => {
                     link.mac = <[u8; 6]>::try_from(octets).ok().map(Mac);
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-                LinkAttribute::TxQueueLen(len) => link.txqlen = len,
                 LinkAttribute::MinMtu(min) => link.mtu_range.0 = min,
                 LinkAttribute::MaxMtu(max) => link.mtu_range.1 = max,
                 LinkAttribute::IfAlias(alias) => link.alias = alias,
@@ -246,8 +247,6 @@ pub struct Change {
     pub mac: Option<Mac>,
     /// Give it another MTU.
     pub mtu: Option<u32>,
-    /// Give it another length of its transmit queue.
-    pub txqlen: Option<u32>,
     /// Tag it; empty takes the tag off.
     pub alias: Option<String>,
     /// Its receive filters and protocols.
@@ -258,12 +257,11 @@ pub struct Change {
 
 impl Change {
     fn describe(&self) -> String {
-        let Self { name, mac, mtu, txqlen, alias, flags, up } = self;
+        let Self { name, mac, mtu, alias, flags, up } = self;
         let mut words = Vec::new();
         words.extend(name.as_ref().map(|name| format!("name {name}")));
         words.extend(mac.map(|mac| format!("address {mac}")));
         words.extend(mtu.map(|mtu| format!("mtu {mtu}")));
-        words.extend(txqlen.map(|len| format!("txqueuelen {len}")));
         words.extend(alias.as_ref().map(|alias| format!("alias {alias:?}")));
         words.extend(flags.map(|flags| format!("{flags:?}")));
         words.extend(up.map(|up| if up { "up" } else { "down" }.to_owned()));
@@ -271,7 +269,7 @@ impl Change {
     }
 
     fn apply(&self, mut message: LinkMessageBuilder<LinkUnspec>) -> LinkMessageBuilder<LinkUnspec> {
-        let Self { name, mac, mtu, txqlen, alias, flags, up } = self;
+        let Self { name, mac, mtu, alias, flags, up } = self;
         if let Some(name) = name {
             message = message.name(name);
         }
@@ -280,9 +278,6 @@ impl Change {
         }
         if let Some(mtu) = mtu {
             message = message.mtu(*mtu);
-        }
-        if let Some(len) = txqlen {
-            message = message.txqueuelen(*len);
         }
         if let Some(alias) = alias {
             message = message.alias(alias);

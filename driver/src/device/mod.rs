@@ -9,6 +9,7 @@ pub mod mark;
 pub mod netns;
 pub mod pci;
 pub mod rtnl;
+pub mod tuning;
 pub mod vf;
 
 pub use link::{Link, LinkRef};

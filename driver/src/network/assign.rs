@@ -175,7 +175,7 @@ impl Driver {
     /// that is home.
     async fn restore(&self, link: &Link, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
         let original = &endpoint.original;
-        let Original { name, mac, mtu, txqlen, up, alias, altnames, flags, ingress, addressing } = original;
+        let Original { name, mac, mtu, up, alias, altnames, flags, tuning, ingress, addressing } = original;
         let ifindex = link.ifindex;
         let mut reasons = Vec::new();
         let mut changes = vec![Change { up: Some(false), ..Change::default() }];
@@ -189,11 +189,6 @@ impl Driver {
         if link.mtu != *mtu {
             changes.push(Change { mtu: Some(*mtu), ..Change::default() });
         }
-        if let Some(txqlen) = *txqlen
-            && link.txqlen != txqlen
-        {
-            changes.push(Change { txqlen: Some(txqlen), ..Change::default() });
-        }
         if link.flags != *flags {
             changes.push(Change { flags: Some(*flags), ..Change::default() });
         }
@@ -201,6 +196,9 @@ impl Driver {
             if let Err(error) = self.rtnl.change(ifindex, &change).await {
                 reasons.push(error.to_string());
             }
+        }
+        if let Err(error) = self.rtnl.tune(ifindex, *tuning, link.tuning).await {
+            reasons.push(error.to_string());
         }
         if let Err(error) = self.rtnl.set_altnames(link, altnames).await {
             reasons.push(error.to_string());
@@ -236,11 +234,11 @@ impl Driver {
             name: link.name.clone(),
             mac: link.mac,
             mtu: link.mtu,
-            txqlen: Some(link.txqlen),
             up: link.up,
             alias: link.alias.clone(),
             altnames: link.altnames.clone(),
             flags: link.flags,
+            tuning: link.tuning,
             ingress: self.rtnl.is_marked(link.ifindex).await?,
             addressing: self.rtnl.addressing(link.ifindex).await?,
         })

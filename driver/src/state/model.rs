@@ -9,6 +9,7 @@ use crate::device::{
     Mac,
     address::Addressing,
     link::Flags,
+    tuning::Tuning,
     vf::{LinkState, VfSettings, Vlan},
 };
 
@@ -186,9 +187,6 @@ pub struct Original {
     pub mac: Option<Mac>,
     /// Its MTU, in bytes.
     pub mtu: u32,
-    /// Its `txqueuelen`, in packets.
-    #[serde(default)]
-    pub txqlen: Option<u32>,
     /// Whether it was up.
     pub up: bool,
     /// Its `ifalias`, empty if it had none.
@@ -198,6 +196,9 @@ pub struct Original {
     pub altnames: Vec<String>,
     /// Its receive filters and protocols.
     pub flags: Flags,
+    /// Its limits and its group.
+    #[serde(default)]
+    pub tuning: Tuning,
     /// Whether the host had an ingress or clsact qdisc on it. A move drops that, and what filters it had.
     #[serde(default)]
     pub ingress: bool,

@@ -32,7 +32,7 @@ fn bad_options_are_explained() {
         ("trust=on", &["trust=on", "passthrough"]),
         ("colour=red", &["colour=red", "netdevice"]),
         ("mode=", &["mode="]),
-        ("mode=sriov", &[nic.name.as_str(), "mode=sriov"]),
+        ("mode=sriov", &[nic.name.as_str(), "SR-IOV"]),
         ("rx_hook=generic", &["rx_hook=generic", "xdp"]),
         ("mtu=1", &["mtu=1"]),
     ] {
@@ -60,10 +60,17 @@ fn unfit_netdevices_are_explained() {
     command::ip(&format!("link del {bridge}"));
 
     let network = Network::create(engine, &driver, &nic, &[]);
-    let id = engine.docker(&["network", "inspect", "-f", "{{.Id}}", &network.name]);
-    told(&nic.name, &[&id[..12]]);
+    // The driver may not ask Docker while Docker asks it, so names are known a little later.
+    let wait_for = |name: &str| {
+        eventually("the one that has it", || {
+            let said = complaint(engine, &driver, &["-o", &format!("netdevice={}", nic.name)]);
+            assert_names(&said, &[&nic.name, "belongs to network"]);
+            if said.contains(name) { Ok(()) } else { Err(said) }
+        });
+    };
     let container = network.run("holder", &[]);
-    told(&nic.name, &[&id[..12]]);
+    wait_for(&network.name);
+    wait_for(&container.name);
     drop(container);
     network.remove();
     driver.finish();

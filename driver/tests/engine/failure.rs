@@ -1,11 +1,11 @@
 //! The driver is away at the wrong moment.
-use std::thread;
+use std::{thread, time::Duration};
 
 use crate::support::{
     container::Network,
     docker::Engine,
     driver::Driver,
-    eventually,
+    eventually, eventually_within,
     nic::{Nic, Traffic},
     trials,
 };
@@ -54,8 +54,10 @@ fn network_is_removed_while_the_driver_is_down() {
     driver.kill();
     network.remove();
     driver.serve();
-    // Docker never says that the network is gone, so a new one must not be refused for its sake.
-    let network = eventually("a new network on the same device", || {
+    // Docker never says that the network is gone, so a new one must not be refused for its sake. The
+    // driver waits a minute before it believes that Docker has no such network.
+    let limit = Duration::from_mins(3);
+    let network = eventually_within(limit, "a new network on the same device", || {
         let netdevice = format!("netdevice={}", nic.name);
         engine.attempt(&["network", "create", "-d", &driver.name, "-o", &netdevice, "probe"]).map(|_| ())?;
         engine.docker(&["network", "rm", "probe"]);

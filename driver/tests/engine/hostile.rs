@@ -39,6 +39,8 @@ fn everything_net_admin_can_do() {
             "tc filter del dev evil0 egress",
             "ip link set dev evil0 alias evil",
             "ip link set dev evil0 txqueuelen 3",
+            "ip link set dev evil0 gso_max_size 2000",
+            "ip link set dev evil0 group 9",
             "ip link property add dev evil0 altname evil1",
         ] {
             let _ = place.attempt(attack);

@@ -163,7 +163,7 @@ fn sriov_needs_a_physical_function() {
     let driver = Driver::start();
     let nic = Nic::new();
     let said = complaint(&driver, &json!({"netdevice": nic.name, "mode": "sriov"}));
-    assert_names(&said, &[&nic.name, "mode=sriov"]);
+    assert_names(&said, &[&nic.name, "SR-IOV"]);
     driver.finish();
 }
 

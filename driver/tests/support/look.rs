@@ -35,6 +35,9 @@ impl Place {
     }
 }
 
+/// What [`Look::tuning`] has.
+const TUNING: [&str; 5] = ["txqlen", "gso_max_segs", "gso_max_size", "gro_max_size", "group"];
+
 /// Everything about a netdev that its next user would notice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Look {
@@ -49,7 +52,8 @@ pub struct Look {
     pub addresses: BTreeSet<String>,
     /// How XDP is attached.
     pub xdp: Option<String>,
-    pub txqlen: u64,
+    /// What `ip link` can set and a move does not unset: `txqlen 1000`.
+    pub tuning: BTreeSet<String>,
     pub master: Option<String>,
 }
 
@@ -76,7 +80,7 @@ impl Look {
             altnames: strings(&link["altnames"]),
             addresses: addresses.map(|a| format!("{}/{}", text(&a["local"]), a["prefixlen"])).collect(),
             xdp: link["xdp"]["mode"].as_u64().map(|mode| format!("mode {mode}")),
-            txqlen: link["txqlen"].as_u64().unwrap_or(0),
+            tuning: TUNING.iter().map(|name| format!("{name} {}", link[name])).collect(),
             master: link["master"].as_str().map(str::to_owned),
         })
     }

@@ -42,13 +42,19 @@ pub fn trial(path: &str, test: fn()) -> libtest_mimic::Trial {
 
 /// Polls until `check` is content, and returns what it found; panics with its last complaint.
 #[track_caller]
-pub fn eventually<T>(what: &str, mut check: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn eventually<T>(what: &str, check: impl FnMut() -> Result<T, String>) -> T {
+    eventually_within(PATIENCE, what, check)
+}
+
+/// The same, for what waits for something itself.
+#[track_caller]
+pub fn eventually_within<T>(limit: Duration, what: &str, mut check: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + limit;
     loop {
         match check() {
             Ok(found) => return found,
             Err(complaint) if Instant::now() > deadline => {
-                panic!("{what}: not within {PATIENCE:?}: {complaint}")
+                panic!("{what}: not within {limit:?}: {complaint}")
             }
             Err(_) => thread::sleep(Duration::from_millis(20)),
         }

@@ -1,0 +1,86 @@
+//! Limits and a group that a netdev keeps when it moves, and that a container may change.
+use netlink_packet_route::link::LinkAttribute;
+use rtnetlink::LinkUnspec;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Rtnl,
+    rtnl::{Result, acked},
+};
+
+/// As the kernel has them; none where it has not said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Tuning {
+    /// Frames that its queue may hold.
+    pub txqlen: Option<u32>,
+    /// Most segments of a GSO packet.
+    pub gso_max_segs: Option<u32>,
+    /// Largest GSO packet, in bytes.
+    pub gso_max_size: Option<u32>,
+    /// Largest GRO packet, in bytes.
+    pub gro_max_size: Option<u32>,
+    /// Its group.
+    pub group: Option<u32>,
+}
+
+impl Tuning {
+    /// Takes one of its values from what the kernel says of a netdev.
+    pub(super) fn note(&mut self, attribute: &LinkAttribute) {
+        match *attribute {
+            LinkAttribute::TxQueueLen(value) => self.txqlen = Some(value),
+            LinkAttribute::GsoMaxSegs(value) => self.gso_max_segs = Some(value),
+            LinkAttribute::GsoMaxSize(value) => self.gso_max_size = Some(value),
+            LinkAttribute::GroMaxSize(value) => self.gro_max_size = Some(value),
+            LinkAttribute::Group(value) => self.group = Some(value),
+            _ => {}
+        }
+    }
+
+    /// What has to be set where it is `now`.
+    fn missing(self, now: Self) -> Vec<LinkAttribute> {
+        let Self { txqlen, gso_max_segs, gso_max_size, gro_max_size, group } = self;
+        let differing = |wanted: Option<u32>, now: Option<u32>| wanted.filter(|_| wanted != now);
+        [
+            differing(txqlen, now.txqlen).map(LinkAttribute::TxQueueLen),
+            differing(gso_max_segs, now.gso_max_segs).map(LinkAttribute::GsoMaxSegs),
+            differing(gso_max_size, now.gso_max_size).map(LinkAttribute::GsoMaxSize),
+            differing(gro_max_size, now.gro_max_size).map(LinkAttribute::GroMaxSize),
+            differing(group, now.group).map(LinkAttribute::Group),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+impl Rtnl {
+    /// Sets what differs from `now`, which is how the netdev is.
+    pub async fn tune(&self, ifindex: u32, wanted: Tuning, now: Tuning) -> Result<()> {
+        let missing = wanted.missing(now);
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let what = format!("setting netdev {ifindex} {missing:?}");
+        let message = missing
+            .into_iter()
+            .fold(LinkUnspec::new_with_index(ifindex), |message, attribute| {
+                message.append_extra_attribute(attribute)
+            })
+            .build();
+        acked(what, self.handle().link().set(message).execute()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_differs_is_set() {
+        let was = Tuning { txqlen: Some(1000), group: Some(0), ..Tuning::default() };
+        let now = Tuning { txqlen: Some(5), group: Some(0), gso_max_segs: Some(7), ..Tuning::default() };
+        assert_eq!(was.missing(now), [LinkAttribute::TxQueueLen(1000)]);
+        assert!(was.missing(was).is_empty());
+    }
+}

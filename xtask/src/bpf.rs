@@ -122,8 +122,10 @@ fn flags(compiler: &Compiler, tree: &Tree, build: &Path) -> Result<Vec<String>> 
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
     let home = home.context("neither CARGO_HOME nor HOME says where crates are kept")?;
+    // No folder has such a name: where bpf-linker finds a source it copies its lines into the object.
     // The last that fits wins: narrow ones after wide ones.
-    let places = [(&*home, "/cargo"), (&*compiler.sysroot, "/rust"), (tree.root, "/src"), (build, "/build")];
+    let places =
+        [(&*home, "/-/cargo"), (&*compiler.sysroot, "/-/rust"), (tree.root, "/-/src"), (build, "/-/build")];
     flags.extend(places.map(|(place, name)| format!("--remap-path-prefix={}={name}", place.display())));
     Ok(flags)
 }

@@ -122,7 +122,7 @@ impl Parent {
 }
 
 /// `rtnl_link_stats64` (include/uapi/linux/if_link.h), what concerns us of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Stats {
     /// Frames received.
     pub rx_packets: u64,
@@ -136,6 +136,21 @@ pub struct Stats {
     pub tx_bytes: u64,
     /// Frames dropped on sending.
     pub tx_dropped: u64,
+}
+
+impl Stats {
+    /// What was counted since they were `before`; some drivers start from zero when a netdev goes up.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            rx_packets: self.rx_packets.saturating_sub(before.rx_packets),
+            rx_bytes: self.rx_bytes.saturating_sub(before.rx_bytes),
+            rx_dropped: self.rx_dropped.saturating_sub(before.rx_dropped),
+            tx_packets: self.tx_packets.saturating_sub(before.tx_packets),
+            tx_bytes: self.tx_bytes.saturating_sub(before.tx_bytes),
+            tx_dropped: self.tx_dropped.saturating_sub(before.tx_dropped),
+        }
+    }
 }
 
 impl From<&Stats64> for Stats {
@@ -155,6 +170,11 @@ impl Link {
     /// Whether frames have an Ethernet header.
     pub fn is_ethernet(&self) -> bool {
         self.mac.is_some()
+    }
+
+    /// The hardware behind it, `pci/0000:01:10.0`, which no container can change.
+    pub fn hardware(&self) -> Option<String> {
+        self.parent.as_ref().map(|parent| format!("{}/{}", parent.bus, parent.device))
     }
 
     /// Whether this hardware is behind it.

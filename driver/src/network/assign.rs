@@ -37,7 +37,7 @@ impl Driver {
             Mode::Sriov => {
                 let pf = self.pf(&network.options, Some(network_id)).await?;
                 // Until it is remembered whose the VF is.
-                let _pf = self.pfs.lock(&hardware(&pf).unwrap_or_default()).await;
+                let _pf = self.pfs.lock(&pf.hardware().unwrap_or_default()).await;
                 self.remember(request, self.choose_vf(&pf, request).await?).await?
             }
         };
@@ -70,7 +70,7 @@ impl Driver {
         let endpoint = Endpoint {
             original: self.original(&link).await?,
             ifindex: link.ifindex,
-            hardware: hardware(&link),
+            hardware: link.hardware(),
             mac,
             created: now(),
             sandbox: None,
@@ -175,7 +175,8 @@ impl Driver {
     /// that is home.
     async fn restore(&self, link: &Link, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
         let original = &endpoint.original;
-        let Original { name, mac, mtu, up, alias, altnames, flags, tuning, ingress, addressing } = original;
+        let Original { name, mac, mtu, up, alias, altnames, flags, tuning, ingress, stats: _, addressing } =
+            original;
         let ifindex = link.ifindex;
         let mut reasons = Vec::new();
         let mut changes = vec![Change { up: Some(false), ..Change::default() }];
@@ -239,6 +240,7 @@ impl Driver {
             altnames: link.altnames.clone(),
             flags: link.flags,
             tuning: link.tuning,
+            stats: link.stats,
             ingress: self.rtnl.is_marked(link.ifindex).await?,
             addressing: self.rtnl.addressing(link.ifindex).await?,
         })
@@ -259,11 +261,6 @@ impl Driver {
             );
         }
     }
-}
-
-/// The hardware behind the netdev, which no container can change.
-pub(super) fn hardware(link: &Link) -> Option<String> {
-    link.parent.as_ref().map(|parent| format!("{}/{}", parent.bus, parent.device))
 }
 
 pub(super) fn spoof_check(options: &NetworkOptions, mac: Option<Mac>) -> SpoofCheck {

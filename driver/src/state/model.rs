@@ -8,9 +8,9 @@ use super::id::{EndpointId, NetworkId};
 use crate::device::{
     Mac,
     address::Addressing,
-    link::Flags,
+    link::{Flags, Stats},
     tuning::Tuning,
-    vf::{LinkState, VfSettings, Vlan},
+    vf::{LinkState, VfCounters, VfSettings, Vlan},
 };
 
 /// The version of the layout that this driver writes.
@@ -202,6 +202,9 @@ pub struct Original {
     /// Whether the host had an ingress or clsact qdisc on it. A move drops that, and what filters it had.
     #[serde(default)]
     pub ingress: bool,
+    /// What it had counted by then.
+    #[serde(default)]
+    pub stats: Stats,
     /// Its addresses and routes.
     #[serde(default)]
     pub addressing: Addressing,
@@ -251,4 +254,7 @@ pub struct VfGrant {
     pub index: u32,
     /// Its settings as they were, and as they will be again.
     pub original: VfSettings,
+    /// What the hardware had counted for it by then.
+    #[serde(default)]
+    pub counters: VfCounters,
 }

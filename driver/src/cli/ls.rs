@@ -50,6 +50,8 @@ struct Holder<'a> {
     container_id: Option<&'a str>,
     netdevice: &'a str,
     mac: Option<String>,
+    /// The macvlan that stands in for a netdev that can't be moved.
+    macvlan: Option<&'a str>,
     /// Number of the VF, in sriov mode.
     vf: Option<u32>,
     /// Defaults that the hardware refused.
@@ -96,7 +98,8 @@ fn describe<'a>(
             endpoint_id,
             container: container.map(|(name, _)| name),
             container_id: container.map(|(_, id)| id),
-            netdevice: &endpoint.original.name,
+            netdevice: endpoint.netdevice(),
+            macvlan: endpoint.lower.as_ref().map(|_| endpoint.original.name.as_str()),
             mac: endpoint.mac.map(|mac| mac.to_string()),
             vf: endpoint.vf.as_ref().map(|grant| grant.index),
             warnings: &endpoint.warnings,
@@ -116,7 +119,7 @@ fn describe<'a>(
 
 fn text(networks: &[NetworkReport<'_>], pfs: &BTreeMap<String, PfReport>) -> String {
     let mut table = table::new(&["NETWORK", "MODE", "NETDEVICE", "VF", "CONTAINER", "ENDPOINT", "MAC"], [3]);
-    let mut warnings = String::new();
+    let mut warnings = Vec::new();
     for network in networks {
         let name = network.network.unwrap_or_else(|| network.network_id.short());
         if network.endpoints.is_empty() {
@@ -126,15 +129,17 @@ fn text(networks: &[NetworkReport<'_>], pfs: &BTreeMap<String, PfReport>) -> Str
             let vf = holder.vf.map_or_else(|| "-".to_owned(), |vf| vf.to_string());
             let (mac, container) = (holder.mac.as_deref().unwrap_or("-"), holder.container.unwrap_or("?"));
             let endpoint = holder.endpoint_id.short();
-            table.add_row([name, &network.mode, holder.netdevice, &vf, container, endpoint, mac]);
+            let macvlan = holder.macvlan.map(|_| " (macvlan)").unwrap_or_default();
+            let netdevice = format!("{}{macvlan}", holder.netdevice);
+            table.add_row([name, &network.mode, &netdevice, &vf, container, endpoint, mac]);
             for warning in holder.warnings {
-                warnings += &format!("warning: {name}, endpoint {endpoint}: {warning}\n");
+                warnings.push(format!("warning: {name}, endpoint {endpoint}: {warning}\n"));
             }
         }
     }
     let vfs = if pfs.is_empty() { String::new() } else { format!("\n{}", vf_table(pfs)) };
     let gap = if warnings.is_empty() { "" } else { "\n" };
-    format!("{}{vfs}{gap}{warnings}", table::text(&table))
+    format!("{}{vfs}{gap}{}", table::text(&table), warnings.concat())
 }
 
 fn vf_table(pfs: &BTreeMap<String, PfReport>) -> String {

@@ -126,7 +126,7 @@ impl Report {
                 network: self.network_name(network_id).map(str::to_owned),
                 container: container.map(|(name, _)| name.to_owned()),
                 container_id: container.map(|(_, id)| id.to_owned()),
-                netdevice: Some(endpoint.original.name.clone()),
+                netdevice: Some(endpoint.netdevice().to_owned()),
                 mode: Some(network.mode.to_string()),
                 netdev,
                 ..report

@@ -6,7 +6,8 @@ use std::{
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::link::{
-    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, Prop, Stats64, XdpAttached,
+    BondFailOverMac, InfoBond, InfoData, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    LinkXdp, Prop, Stats64, XdpAttached,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
@@ -63,6 +64,8 @@ pub struct Link {
     pub tuning: Tuning,
     /// Some XDP program is attached, in whatever mode.
     pub xdp: bool,
+    /// Changes its hardware address by itself, as a bond with fail_over_mac does.
+    pub moves_mac: bool,
     /// Has a carrier.
     pub carrier: bool,
     /// Is the loopback.
@@ -241,10 +244,15 @@ impl From<LinkMessage> for Link {
                     }));
                 }
                 LinkAttribute::LinkInfo(infos) => {
-                    link.kind = infos.into_iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind.to_string()),
-                        _ => None,
-                    });
+                    for info in infos {
+                        match info {
+                            LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                            LinkInfo::Data(InfoData::Bond(bond)) => {
+                                link.moves_mac = follows_its_members(&bond);
+                            }
+                            _ => {}
+                        }
+                    }
                 }
                 _ => {}
             }
@@ -255,6 +263,10 @@ impl From<LinkMessage> for Link {
         link.parent = bus.zip(device).map(|(bus, device)| Parent { bus, device });
         link
     }
+}
+
+fn follows_its_members(bond: &[InfoBond]) -> bool {
+    bond.iter().any(|info| matches!(info, InfoBond::FailOverMac(mode) if *mode != BondFailOverMac::None))
 }
 
 /// What to change of a netdev; what is not named stays. The kernel applies a message in an order of its

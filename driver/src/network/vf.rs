@@ -69,7 +69,7 @@ impl Driver {
                     };
                     let own = original.mac.unwrap_or_else(|| stable_mac(pf, vf.index));
                     let mac = link.mac.map(|_| request.mac.unwrap_or(own));
-                    return Ok(Chosen { link, mac, vf: Some(grant) });
+                    return Ok(Chosen { link, mac, vf: Some(grant), lower: None });
                 }
                 Err(error) => {
                     tracing::warn!(netdevice = pf.name, vf = vf.index, %error, "passed over");

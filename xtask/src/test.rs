@@ -39,7 +39,8 @@ pub fn run(arguments: &[String]) -> Result<()> {
     process::step("Building the tests", test().arg("--no-run").args(for_cargo), BUILDING)?;
     // What is missing is then a failure, not a reason to skip.
     let mut test = test();
-    test.args(arguments).env("DOCKER_PASSTHROUGH_TESTS_STRICT", "1");
+    // Every suite reports, also after one that failed.
+    test.arg("--no-fail-fast").args(arguments).env("DOCKER_PASSTHROUGH_TESTS_STRICT", "1");
     process::stream("Running the tests", &mut test, RUNNING)?;
     say("All tests passed");
     Ok(())

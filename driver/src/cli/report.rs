@@ -1,13 +1,17 @@
 //! What `stats` and `ls` show: the state, the kernel's counters and Docker's names put together.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::Global;
+use super::{
+    Global,
+    hardware::{Hardware, VfReport},
+};
 use crate::{
     counters::{self, Reading},
+    device::link::Stats,
     docker::{Docker, NetworkNames},
-    state::{Endpoint, EndpointId, Network, NetworkId, State, store},
+    state::{EndpointId, NetworkId, State, store},
 };
 
 /// All that is known, at one moment.
@@ -35,6 +39,8 @@ pub struct EndpointReport {
     pub netdevice: Option<String>,
     /// How the network hands out its hardware.
     pub mode: Option<String>,
+    /// The netdev's number where it is now; 0 once it no longer exists.
+    pub ifindex: u32,
     /// Where received frames are counted; null if they aren't.
     pub rx_hook: Option<counters::Hook>,
     /// Where sent frames are counted; null if they aren't.
@@ -43,6 +49,12 @@ pub struct EndpointReport {
     pub rx: Option<RxReport>,
     /// Sent since the endpoint was created.
     pub tx: Option<TxReport>,
+    /// What the netdev itself counted since then; null if it is not found. More than ours is what
+    /// bypassed our hooks.
+    pub netdev: Option<Stats>,
+    /// The VF, in sriov mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vf: Option<VfReport>,
 }
 
 /// Received frames.
@@ -93,41 +105,56 @@ impl Report {
     }
 
     /// All endpoints, and after them counters that nobody remembers the endpoint of.
-    pub fn endpoints(&self, global: &Global) -> Vec<EndpointReport> {
-        let mut reports: Vec<_> = self
-            .state
-            .endpoints()
-            .map(|(network_id, network, id, endpoint)| {
-                self.endpoint(global, id, Some((network_id, network, endpoint)))
-            })
-            .collect();
-        let mut orphans = counters::endpoints(&global.bpffs).unwrap_or_default();
-        orphans.retain(|id| !reports.iter().any(|report| report.endpoint_id == *id));
-        reports.extend(orphans.iter().map(|id| self.endpoint(global, id, None)));
-        reports
-    }
-
-    fn endpoint(
-        &self,
-        global: &Global,
-        id: &EndpointId,
-        known: Option<(&NetworkId, &Network, &Endpoint)>,
-    ) -> EndpointReport {
-        let reading = counters::read(&global.bpffs, id).ok();
-        let container = known.and_then(|(network_id, ..)| self.container(network_id, id));
-        EndpointReport {
-            endpoint_id: id.clone(),
-            network_id: known.map(|(network_id, ..)| network_id.clone()),
-            network: known.and_then(|(network_id, ..)| self.network_name(network_id)).map(str::to_owned),
-            container: container.map(|(name, _)| name.to_owned()),
-            container_id: container.map(|(_, id)| id.to_owned()),
-            netdevice: known.map(|(.., endpoint)| endpoint.original.name.clone()),
-            mode: known.map(|(_, network, _)| network.mode.to_string()),
-            rx_hook: reading.map(|reading| reading.rx_hook),
-            tx_hook: reading.map(|reading| reading.tx_hook),
-            rx: reading.map(rx),
-            tx: reading.map(tx),
+    pub async fn endpoints(&self, global: &Global) -> anyhow::Result<Vec<EndpointReport>> {
+        let mut hardware = Hardware::new().await?;
+        let mut reports = Vec::new();
+        let mut orphans: BTreeSet<_> =
+            counters::endpoints(&global.bpffs).unwrap_or_default().into_iter().collect();
+        for (network_id, network, id, endpoint) in self.state.endpoints() {
+            orphans.remove(id);
+            let container = self.container(network_id, id);
+            let mut report = counted(global, id);
+            let netdev = match report.ifindex {
+                0 => None,
+                ifindex => hardware.netdev(&global.bpffs, id, endpoint, ifindex).await,
+            };
+            if let Some(grant) = &endpoint.vf {
+                report.vf = Some(hardware.vf(endpoint, grant, netdev.as_ref()).await);
+            }
+            reports.push(EndpointReport {
+                network_id: Some(network_id.clone()),
+                network: self.network_name(network_id).map(str::to_owned),
+                container: container.map(|(name, _)| name.to_owned()),
+                container_id: container.map(|(_, id)| id.to_owned()),
+                netdevice: Some(endpoint.netdevice().to_owned()),
+                mode: Some(network.mode.to_string()),
+                netdev,
+                ..report
+            });
         }
+        reports.extend(orphans.iter().map(|id| counted(global, id)));
+        Ok(reports)
+    }
+}
+
+/// The counters alone.
+fn counted(global: &Global, id: &EndpointId) -> EndpointReport {
+    let reading = counters::read(&global.bpffs, id).ok();
+    EndpointReport {
+        endpoint_id: id.clone(),
+        network_id: None,
+        network: None,
+        container: None,
+        container_id: None,
+        netdevice: None,
+        mode: None,
+        ifindex: reading.map_or(0, |reading| reading.ifindex),
+        rx_hook: reading.map(|reading| reading.rx_hook),
+        tx_hook: reading.map(|reading| reading.tx_hook),
+        rx: reading.map(rx),
+        tx: reading.map(tx),
+        netdev: None,
+        vf: None,
     }
 }
 

@@ -61,7 +61,7 @@ impl Stats {
     }
 
     async fn look(&self, global: &Global) -> anyhow::Result<String> {
-        let mut reports = Report::new(global).await?.endpoints(global);
+        let mut reports = Report::new(global).await?.endpoints(global).await?;
         for wanted in &self.only {
             if !reports.iter().any(|report| is(report, wanted)) {
                 bail!("{wanted}: no such container or endpoint; `docker-passthrough ls` lists them");

@@ -6,7 +6,8 @@ use std::{
 
 use futures_util::TryStreamExt as _;
 use netlink_packet_route::link::{
-    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, Prop, Stats64, XdpAttached,
+    BondFailOverMac, InfoBond, InfoData, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    LinkXdp, Prop, Stats64, XdpAttached,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
@@ -63,6 +64,8 @@ pub struct Link {
     pub tuning: Tuning,
     /// Some XDP program is attached, in whatever mode.
     pub xdp: bool,
+    /// Changes its hardware address by itself, as a bond with fail_over_mac does.
+    pub moves_mac: bool,
     /// Has a carrier.
     pub carrier: bool,
     /// Is the loopback.
@@ -122,7 +125,7 @@ impl Parent {
 }
 
 /// `rtnl_link_stats64` (include/uapi/linux/if_link.h), what concerns us of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Stats {
     /// Frames received.
     pub rx_packets: u64,
@@ -136,6 +139,21 @@ pub struct Stats {
     pub tx_bytes: u64,
     /// Frames dropped on sending.
     pub tx_dropped: u64,
+}
+
+impl Stats {
+    /// What was counted since they were `before`; some drivers start from zero when a netdev goes up.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            rx_packets: self.rx_packets.saturating_sub(before.rx_packets),
+            rx_bytes: self.rx_bytes.saturating_sub(before.rx_bytes),
+            rx_dropped: self.rx_dropped.saturating_sub(before.rx_dropped),
+            tx_packets: self.tx_packets.saturating_sub(before.tx_packets),
+            tx_bytes: self.tx_bytes.saturating_sub(before.tx_bytes),
+            tx_dropped: self.tx_dropped.saturating_sub(before.tx_dropped),
+        }
+    }
 }
 
 impl From<&Stats64> for Stats {
@@ -155,6 +173,11 @@ impl Link {
     /// Whether frames have an Ethernet header.
     pub fn is_ethernet(&self) -> bool {
         self.mac.is_some()
+    }
+
+    /// The hardware behind it, `pci/0000:01:10.0`, which no container can change.
+    pub fn hardware(&self) -> Option<String> {
+        self.parent.as_ref().map(|parent| format!("{}/{}", parent.bus, parent.device))
     }
 
     /// Whether this hardware is behind it.
@@ -221,10 +244,15 @@ impl From<LinkMessage> for Link {
                     }));
                 }
                 LinkAttribute::LinkInfo(infos) => {
-                    link.kind = infos.into_iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind.to_string()),
-                        _ => None,
-                    });
+                    for info in infos {
+                        match info {
+                            LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                            LinkInfo::Data(InfoData::Bond(bond)) => {
+                                link.moves_mac = follows_its_members(&bond);
+                            }
+                            _ => {}
+                        }
+                    }
                 }
                 _ => {}
             }
@@ -235,6 +263,10 @@ impl From<LinkMessage> for Link {
         link.parent = bus.zip(device).map(|(bus, device)| Parent { bus, device });
         link
     }
+}
+
+fn follows_its_members(bond: &[InfoBond]) -> bool {
+    bond.iter().any(|info| matches!(info, InfoBond::FailOverMac(mode) if *mode != BondFailOverMac::None))
 }
 
 /// What to change of a netdev; what is not named stays. The kernel applies a message in an order of its

@@ -5,6 +5,7 @@ pub mod address;
 pub mod features;
 pub mod link;
 pub mod mac;
+pub mod macvlan;
 pub mod mark;
 pub mod netns;
 pub mod pci;

@@ -167,8 +167,12 @@ impl VfSetting {
     }
 }
 
+/// A PF with more VFs than this is not asked for their counters: the answer would not fit the buffer that
+/// netlink-proto reads into, and would never arrive.
+pub const MAX_COUNTED_VFS: usize = 128;
+
 /// What the hardware counted for a VF (IFLA_VF_STATS).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VfCounters {
     /// Frames that the VF received.
     pub rx_packets: u64,
@@ -182,6 +186,21 @@ pub struct VfCounters {
     pub rx_dropped: u64,
     /// Frames of the VF that were dropped.
     pub tx_dropped: u64,
+}
+
+impl VfCounters {
+    /// What was counted since they were `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            rx_packets: self.rx_packets.saturating_sub(before.rx_packets),
+            rx_bytes: self.rx_bytes.saturating_sub(before.rx_bytes),
+            rx_dropped: self.rx_dropped.saturating_sub(before.rx_dropped),
+            tx_packets: self.tx_packets.saturating_sub(before.tx_packets),
+            tx_bytes: self.tx_bytes.saturating_sub(before.tx_bytes),
+            tx_dropped: self.tx_dropped.saturating_sub(before.tx_dropped),
+        }
+    }
 }
 
 impl Rtnl {

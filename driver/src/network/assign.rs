@@ -5,7 +5,7 @@ use crate::{
     device::{Link, LinkRef, Mac, features::XdpFeatures, link::Change},
     state::{
         Endpoint, EndpointId, Mode, Network, NetworkId, Original, VfGrant,
-        model::{NetworkOptions, RxHook},
+        model::{Lower, NetworkOptions, RxHook},
     },
 };
 
@@ -22,6 +22,8 @@ pub(super) struct Chosen {
     pub mac: Option<Mac>,
     /// The VF that it is, in sriov mode.
     pub vf: Option<VfGrant>,
+    /// What it stands on, if it is a macvlan in the place of a netdev that can't be moved.
+    pub lower: Option<Lower>,
 }
 
 impl Driver {
@@ -31,13 +33,22 @@ impl Driver {
         let (link, endpoint) = match network.mode {
             Mode::Passthrough => {
                 let link = self.netdevice(&network.options, Some(network_id)).await?;
-                let mac = link.mac.map(|own| request.mac.unwrap_or(own));
-                self.remember(request, Chosen { link, mac, vf: None }).await?
+                if let (None, Some(mac)) = (link.mac, request.mac) {
+                    return Err(Error::NoEthernet { mac, netdevice: link.name });
+                }
+                let chosen =
+                    if Self::can_be_stood_in_for(&link) && !self.rtnl.is_movable(&link, &self.home).await? {
+                        self.stand_in(link, id, request.mac).await?
+                    } else {
+                        let mac = link.mac.map(|own| request.mac.unwrap_or(own));
+                        Chosen { link, mac, vf: None, lower: None }
+                    };
+                self.remember(request, chosen).await?
             }
             Mode::Sriov => {
                 let pf = self.pf(&network.options, Some(network_id)).await?;
                 // Until it is remembered whose the VF is.
-                let _pf = self.pfs.lock(&hardware(&pf).unwrap_or_default()).await;
+                let _pf = self.pfs.lock(&pf.hardware().unwrap_or_default()).await;
                 self.remember(request, self.choose_vf(&pf, request).await?).await?
             }
         };
@@ -65,18 +76,19 @@ impl Driver {
 
     /// Before anything is changed, so that whatever dies, somebody knows what it was.
     async fn remember(&self, request: &CreateEndpoint, chosen: Chosen) -> Result<(Link, Endpoint)> {
-        let Chosen { link, mac, vf } = chosen;
+        let Chosen { link, mac, vf, lower } = chosen;
         let link = self.cleared(link).await?;
         let endpoint = Endpoint {
             original: self.original(&link).await?,
             ifindex: link.ifindex,
-            hardware: hardware(&link),
+            hardware: link.hardware(),
             mac,
             created: now(),
             sandbox: None,
             joined: None,
             container: None,
             vf,
+            lower,
             unmarked: false,
             warnings: Vec::new(),
         };
@@ -127,7 +139,7 @@ impl Driver {
         let plan = Plan {
             ifindex,
             rx_hook: rx_hook(options.rx_hook, &link, features),
-            spoof_check: spoof_check(options, endpoint.mac),
+            spoof_check: spoof_check(options, endpoint),
             frags: features.multi_buffer(),
         };
         let endpoint_id = id.clone();
@@ -156,6 +168,13 @@ impl Driver {
         let found = self.bring_home(id, endpoint).await?;
         self.report_totals(id, endpoint);
         match found {
+            found if endpoint.lower.is_some() => {
+                let detached = id.clone();
+                self.counters(move |counters| counters.detach(&detached)).await?;
+                if let Some(lower) = &endpoint.lower {
+                    self.remove_stand_in(found.as_ref(), endpoint, lower).await?;
+                }
+            }
             Some(link) => self.restore(&link, id, endpoint).await?,
             None => {
                 tracing::warn!(%id, netdevice = endpoint.original.name, "the netdev no longer exists");
@@ -175,7 +194,8 @@ impl Driver {
     /// that is home.
     async fn restore(&self, link: &Link, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
         let original = &endpoint.original;
-        let Original { name, mac, mtu, up, alias, altnames, flags, tuning, ingress, addressing } = original;
+        let Original { name, mac, mtu, up, alias, altnames, flags, tuning, ingress, stats: _, addressing } =
+            original;
         let ifindex = link.ifindex;
         let mut reasons = Vec::new();
         let mut changes = vec![Change { up: Some(false), ..Change::default() }];
@@ -239,6 +259,7 @@ impl Driver {
             altnames: link.altnames.clone(),
             flags: link.flags,
             tuning: link.tuning,
+            stats: link.stats,
             ingress: self.rtnl.is_marked(link.ifindex).await?,
             addressing: self.rtnl.addressing(link.ifindex).await?,
         })
@@ -261,15 +282,12 @@ impl Driver {
     }
 }
 
-/// The hardware behind the netdev, which no container can change.
-pub(super) fn hardware(link: &Link) -> Option<String> {
-    link.parent.as_ref().map(|parent| format!("{}/{}", parent.bus, parent.device))
-}
-
-pub(super) fn spoof_check(options: &NetworkOptions, mac: Option<Mac>) -> SpoofCheck {
-    match mac {
+pub(super) fn spoof_check(options: &NetworkOptions, endpoint: &Endpoint) -> SpoofCheck {
+    // One that changes its own address would have its honest frames dropped.
+    let moves = endpoint.lower.as_ref().is_some_and(|lower| lower.moves_mac);
+    match endpoint.mac {
         None => SpoofCheck::Off,
-        Some(mac) if options.privileged => SpoofCheck::Count(mac),
+        Some(mac) if options.privileged || moves => SpoofCheck::Count(mac),
         Some(mac) => SpoofCheck::Drop(mac),
     }
 }

@@ -35,7 +35,7 @@ impl Driver {
             }
             for (other, endpoint) in &network.endpoints {
                 if !self.release_if_over(network_id, other, endpoint).await? {
-                    let netdevice = endpoint.original.name.clone();
+                    let netdevice = endpoint.netdevice().to_owned();
                     return Err(Error::InUse { netdevice, user: endpoint.user(other) });
                 }
             }

@@ -4,7 +4,7 @@
 //! the hardware behind it, and that our pinned link is attached to it: those tell which one it is.
 use std::path::Path;
 
-use super::{Driver, Error, Result, assign::hardware, strays::Tag};
+use super::{Driver, Error, Result, strays::Tag};
 use crate::{
     counters,
     device::{Link, LinkRef, Rtnl, netns, netns::NetNs},
@@ -65,7 +65,7 @@ impl Driver {
         let Some(link) = self.rtnl.link(LinkRef::Index(endpoint.ifindex)).await? else { return Ok(None) };
         let ours = link.alias == Tag { driver: &self.name, id, netdev: &endpoint.original.name }.to_string()
             || link.name == endpoint.original.name;
-        let other_hardware = endpoint.hardware.is_some() && hardware(&link) != endpoint.hardware;
+        let other_hardware = endpoint.hardware.is_some() && link.hardware() != endpoint.hardware;
         Ok((ours && !other_hardware).then_some(link))
     }
 
@@ -80,7 +80,7 @@ impl Driver {
         match clue {
             Clue::Hardware(wanted) => {
                 let links = rtnl.links().await?;
-                Ok(links.into_iter().find(|link| hardware(link).as_ref() == Some(wanted)))
+                Ok(links.into_iter().find(|link| link.hardware().as_ref() == Some(wanted)))
             }
             Clue::Counted(ifindex) => {
                 let Some(link) = rtnl.link(LinkRef::Index(*ifindex)).await? else { return Ok(None) };

@@ -27,6 +27,7 @@ mod networks;
 pub mod options;
 mod pf;
 mod reconcile;
+mod standin;
 mod strays;
 mod vf;
 
@@ -81,6 +82,14 @@ pub enum Error {
     PfGone {
         /// Its hardware.
         pf: String,
+    },
+    /// There is no hardware address to choose.
+    #[error("--mac-address {mac}: {netdevice} has no Ethernet address")]
+    NoEthernet {
+        /// What was asked for.
+        mac: Mac,
+        /// The netdev.
+        netdevice: String,
     },
     /// An option of a container that its network can't have.
     #[error("vf={0}: this network hands over the whole netdevice; VFs are for mode=sriov")]

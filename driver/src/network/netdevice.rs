@@ -45,7 +45,7 @@ impl Driver {
                 refuse.because(format!("is a member of {master}; take it out first, or hand out another"))
             );
         }
-        if !self.rtnl.is_movable(&link, &self.home).await? {
+        if !Self::can_be_stood_in_for(&link) && !self.rtnl.is_movable(&link, &self.home).await? {
             let kind = link.driver().unwrap_or_else(|| "its driver".into());
             return Err(
                 refuse.because(format!("the kernel does not let it change its network namespace ({kind})"))
@@ -123,10 +123,12 @@ impl Driver {
             )));
         }
         let links = self.rtnl.links().await?;
+        let left = self.left_stand_ins(link).await?;
         // A veth's other end is no netdev on top of it.
         let above: Vec<_> = links
             .iter()
             .filter(|other| other.lower == Some(link.ifindex) && !other.is_kind("veth"))
+            .filter(|other| !left.iter().any(|left| left.ifindex == other.ifindex))
             .map(|other| other.name.as_str())
             .collect();
         if above.is_empty() {

@@ -1,7 +1,7 @@
 //! A PF and its networks: the first makes its VFs, the last takes them away if they were ours.
 use std::time::Duration;
 
-use super::{Driver, Error, Result, assign::hardware, netdevice::Refuse, options::BadOption};
+use super::{Driver, Error, Result, netdevice::Refuse, options::BadOption};
 use crate::{
     device::{Link, LinkRef, link::Change, pci},
     state::{Mode, Network, NetworkId, NetworkOptions, model::PfChanges},
@@ -48,7 +48,7 @@ impl Driver {
 
     /// Brings the PF up and makes its VFs, unless the administrator has. What we did is remembered first.
     pub(super) async fn enable_vfs(&self, pf: &Link, options: &NetworkOptions) -> Result<()> {
-        let Some(hardware) = hardware(pf) else { return Ok(()) };
+        let Some(hardware) = pf.hardware() else { return Ok(()) };
         let _pf = self.pfs.lock(&hardware).await;
         let made = !pci::vfs(pf).is_empty();
         let before = self.store.get().pfs.get(&hardware).copied().unwrap_or_default();
@@ -95,7 +95,7 @@ impl Driver {
             // Unplugged, and its VFs with it.
             return Ok(());
         };
-        let Some(hardware) = hardware(&pf) else { return Ok(()) };
+        let Some(hardware) = pf.hardware() else { return Ok(()) };
         let _pf = self.pfs.lock(&hardware).await;
         let state = self.store.get();
         let shared = state

@@ -90,7 +90,7 @@ impl Driver {
             ifindex: endpoint.ifindex,
             // The hook stays what it is; multi-buffer frames are exact either way.
             rx_hook: Hook::Tcx,
-            spoof_check: spoof_check(options, endpoint.mac),
+            spoof_check: spoof_check(options, endpoint),
             frags: true,
         };
         let endpoint_id = id.clone();

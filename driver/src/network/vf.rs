@@ -1,16 +1,13 @@
 //! Which VF a container gets, and how it is configured for its tenant and handed back clean.
 use std::time::Duration;
 
-use super::{
-    CreateEndpoint, Driver, Error, Result,
-    assign::{Chosen, hardware},
-};
+use super::{CreateEndpoint, Driver, Error, Result, assign::Chosen};
 use crate::{
     device::{
         Link, LinkRef, Mac,
         link::Change,
         pci,
-        vf::{VfSetting, VfSettings},
+        vf::{MAX_COUNTED_VFS, VfCounters, VfSetting, VfSettings},
     },
     state::{Endpoint, Network, Original, VfGrant},
 };
@@ -65,13 +62,14 @@ impl Driver {
                 Ok(link) => {
                     let link = self.when_named(link).await?;
                     let grant = VfGrant {
-                        pf: hardware(pf).unwrap_or_default(),
+                        pf: pf.hardware().unwrap_or_default(),
                         index: vf.index,
                         original: original.clone(),
+                        counters: self.vf_counters(pf, vf.index, vfs.len()).await,
                     };
                     let own = original.mac.unwrap_or_else(|| stable_mac(pf, vf.index));
                     let mac = link.mac.map(|_| request.mac.unwrap_or(own));
-                    return Ok(Chosen { link, mac, vf: Some(grant) });
+                    return Ok(Chosen { link, mac, vf: Some(grant), lower: None });
                 }
                 Err(error) => {
                     tracing::warn!(netdevice = pf.name, vf = vf.index, %error, "passed over");
@@ -106,6 +104,15 @@ impl Driver {
             }
         }
         Ok(self.host_uses(netdev).await?.then(|| format!("the host ({})", netdev.name)))
+    }
+
+    /// What the hardware has counted for the VF; zero where that can't be asked for.
+    async fn vf_counters(&self, pf: &Link, vf: u32, vfs: usize) -> VfCounters {
+        if vfs > MAX_COUNTED_VFS {
+            return VfCounters::default();
+        }
+        let rows = self.rtnl.vf_counters(pf.ifindex).await.unwrap_or_default();
+        rows.get(vf as usize).copied().unwrap_or_default()
     }
 
     async fn bind_vf(&self, pf: &Link, vfs: &[pci::Vf], vf: &pci::Vf) -> Result<Link> {
@@ -318,7 +325,7 @@ impl Driver {
         let links = self.rtnl.links().await?;
         links
             .into_iter()
-            .find(|link| hardware(link).as_ref() == Some(&grant.pf))
+            .find(|link| link.hardware().as_ref() == Some(&grant.pf))
             .ok_or_else(|| Error::PfGone { pf: grant.pf.clone() })
     }
 }

@@ -8,9 +8,9 @@ use super::id::{EndpointId, NetworkId};
 use crate::device::{
     Mac,
     address::Addressing,
-    link::Flags,
+    link::{Flags, Stats},
     tuning::Tuning,
-    vf::{LinkState, VfSettings, Vlan},
+    vf::{LinkState, VfCounters, VfSettings, Vlan},
 };
 
 /// The version of the layout that this driver writes.
@@ -202,6 +202,9 @@ pub struct Original {
     /// Whether the host had an ingress or clsact qdisc on it. A move drops that, and what filters it had.
     #[serde(default)]
     pub ingress: bool,
+    /// What it had counted by then.
+    #[serde(default)]
+    pub stats: Stats,
     /// Its addresses and routes.
     #[serde(default)]
     pub addressing: Addressing,
@@ -234,12 +237,36 @@ pub struct Endpoint {
     /// The VF that it is, in sriov mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vf: Option<VfGrant>,
+    /// What it stands on, if it is a macvlan in the place of a netdev that can't be moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lower: Option<Lower>,
     /// The kernel can't mark netdevs as not having been away.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unmarked: bool,
     /// Defaults that the hardware refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+}
+
+impl Endpoint {
+    /// The netdev that the container has, or whose place its macvlan takes, by its name on the host.
+    pub fn netdevice(&self) -> &str {
+        self.lower.as_ref().map_or(&self.original.name, |lower| &lower.name)
+    }
+}
+
+/// A netdev that stays on the host, under the macvlan that a container has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lower {
+    /// Its name.
+    pub name: String,
+    /// Its ifindex.
+    pub ifindex: u32,
+    /// Whether it was up.
+    pub up: bool,
+    /// Whether it changes its hardware address by itself, as a bond with fail_over_mac does.
+    #[serde(default)]
+    pub moves_mac: bool,
 }
 
 /// A VF that was given to a container.
@@ -251,4 +278,7 @@ pub struct VfGrant {
     pub index: u32,
     /// Its settings as they were, and as they will be again.
     pub original: VfSettings,
+    /// What the hardware had counted for it by then.
+    #[serde(default)]
+    pub counters: VfCounters,
 }

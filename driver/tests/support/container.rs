@@ -43,10 +43,8 @@ impl<'a> Network<'a> {
 
     /// The same, or the complaint.
     pub fn attempt(&self, name: &str, options: &[&str]) -> Result<Container<'a>, String> {
-        let container = Container { engine: self.engine, name: format!("{name}-{}", self.nic.name) };
-        let start = ["run", "-d", "--name", &container.name, "--network", &self.name];
-        self.engine.attempt(&[&start, options, &[IMAGE, "sleep", "1000000"]].concat())?;
-        Ok(container)
+        let network = ["--network", &self.name];
+        Container::run(self.engine, format!("{name}-{}", self.nic.name), &[&network, options].concat())
     }
 
     /// Panics unless the NIC is the host's, as it was before.
@@ -86,7 +84,16 @@ pub struct Container<'a> {
     pub name: String,
 }
 
-impl Container<'_> {
+impl<'a> Container<'a> {
+    /// `docker run` of a process that does nothing, or the complaint.
+    pub fn run(engine: &'a Engine, name: String, options: &[&str]) -> Result<Self, String> {
+        // Even one that does not start is there to be removed.
+        let container = Self { engine, name };
+        let start = ["run", "-d", "--name", &container.name];
+        engine.attempt(&[&start, options, &[IMAGE, "sleep", "1000000"]].concat())?;
+        Ok(container)
+    }
+
     /// `docker VERB … NAME`.
     #[track_caller]
     pub fn docker(&self, verb: &[&str]) -> String {

@@ -63,6 +63,9 @@ struct Stage {
 /// Runs the demo.
 pub fn run(options: &Options) -> Result<()> {
     must_be_root("demo", "it makes netdevs and starts containers")?;
+    if let Some(netdevice) = &options.netdevice {
+        wire::must_exist(netdevice)?;
+    }
     let mut needs = engine::needs();
     needs.push(Need::program("bpftool", &["bpftool"]));
     needs.push(Need::program("ip", &["iproute2"]));
@@ -104,7 +107,7 @@ impl Stage {
         let scratch = Scratch::new(&format!("docker-passthrough-{name}"))?;
         let bpffs = Path::new("/sys/fs/bpf").join(&name);
         let wire = match &options.netdevice {
-            Some(netdevice) => Wire::real(netdevice, options.subnet.as_deref(), options.gateway.as_deref())?,
+            Some(netdevice) => Wire::real(netdevice, options.subnet.as_deref(), options.gateway.as_deref()),
             None => Wire::stand_in(id, &scratch)?,
         };
         let engine = Engine::find_or_start(&name, &scratch)?;

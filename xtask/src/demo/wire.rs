@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 
 use crate::busybox;
 use crate::daemon::{Daemon, Scratch, Undo};
@@ -25,13 +25,10 @@ pub struct Wire {
 
 impl Wire {
     /// A netdev that is there. What is at its other end is the user's.
-    pub fn real(netdevice: &str, subnet: Option<&str>, gateway: Option<&str>) -> Result<Self> {
-        if !exists(netdevice) {
-            bail!("--netdevice {netdevice}: this host has no such netdev; `ip link` lists those it has");
-        }
-        let [subnet, gateway] =
-            [subnet.unwrap_or("198.18.0.0/24"), gateway.unwrap_or("198.18.0.1")].map(ToString::to_string);
-        Ok(Self { server: None, undo: Vec::new(), netdevice: netdevice.into(), subnet, gateway, far: None })
+    pub fn real(netdevice: &str, subnet: Option<&str>, gateway: Option<&str>) -> Self {
+        let subnet = subnet.unwrap_or("198.18.0.0/24").to_owned();
+        let gateway = gateway.unwrap_or("198.18.0.1").to_owned();
+        Self { server: None, undo: Vec::new(), netdevice: netdevice.into(), subnet, gateway, far: None }
     }
 
     /// A veth, whose other end is a host in a network namespace of its own.
@@ -107,6 +104,15 @@ impl Wire {
         let what = format!("the host to have {} again", self.netdevice);
         wait_for(&what, Duration::from_secs(10), || Ok(exists(&self.netdevice)))
     }
+}
+
+/// An error if this host has no such netdev.
+pub fn must_exist(netdevice: &str) -> Result<()> {
+    ensure!(
+        exists(netdevice),
+        "--netdevice {netdevice}: this host has no such netdev; `ip link` lists those it has"
+    );
+    Ok(())
 }
 
 fn exists(netdevice: &str) -> bool {

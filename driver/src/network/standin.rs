@@ -1,0 +1,74 @@
+//! A netdev that the kernel lets nobody move, a bond or a team, is passed through by a macvlan in passthru
+//! mode on it. It takes no address but its own, leaves room for nobody else, and goes with the endpoint.
+use super::{Driver, Result, assign::Chosen};
+use crate::{
+    device::{Link, Mac, link::Change},
+    state::{Endpoint, EndpointId, model::Lower},
+};
+
+/// Their ports are members that a move would tear apart, so the kernel does not allow it.
+const STOOD_IN_FOR: [&str; 2] = ["bond", "team"];
+
+/// Names of ours begin with it.
+const PREFIX: &str = "dpt";
+
+impl Driver {
+    /// Whether a macvlan can stand in for this netdev.
+    pub(super) fn can_be_stood_in_for(link: &Link) -> bool {
+        STOOD_IN_FOR.iter().any(|kind| link.is_kind(kind))
+    }
+
+    /// Makes the macvlan for an endpoint.
+    pub(super) async fn stand_in(&self, lower: Link, id: &EndpointId, mac: Option<Mac>) -> Result<Chosen> {
+        for left in self.left_stand_ins(&lower).await? {
+            tracing::warn!(netdevice = lower.name, left = left.name, "removing a macvlan that was left");
+            self.rtnl.delete(left.ifindex).await?;
+        }
+        if !lower.up {
+            // What is on a netdev that is down has no carrier.
+            self.rtnl.change(lower.ifindex, &Change { up: Some(true), ..Change::default() }).await?;
+        }
+        let name: String = PREFIX.chars().chain(id.as_str().chars()).take(13).collect();
+        let link = self.rtnl.add_passthru_macvlan(&lower, &name).await?;
+        let mac = link.mac.map(|own| mac.unwrap_or(own));
+        let Link { name, ifindex, up, moves_mac, .. } = lower;
+        Ok(Chosen { link, mac, vf: None, lower: Some(Lower { name, ifindex, up, moves_mac }) })
+    }
+
+    /// Those that a driver made which died before it could remember them.
+    pub(super) async fn left_stand_ins(&self, lower: &Link) -> Result<Vec<Link>> {
+        let state = self.store.get();
+        let known = |link: &Link| state.endpoints().any(|(.., endpoint)| endpoint.original.name == link.name);
+        let mut links = self.rtnl.links().await?;
+        links.retain(|link| {
+            link.lower == Some(lower.ifindex)
+                && link.is_kind("macvlan")
+                && link.name.starts_with(PREFIX)
+                && !known(link)
+        });
+        Ok(links)
+    }
+
+    /// Ends the macvlan of an endpoint, if it is still there, and leaves what is beneath as it was. The
+    /// kernel itself gives that its address back.
+    pub(super) async fn remove_stand_in(
+        &self,
+        link: Option<&Link>,
+        endpoint: &Endpoint,
+        lower: &Lower,
+    ) -> Result<()> {
+        if let Some(link) = link {
+            self.rtnl.delete(link.ifindex).await?;
+        }
+        if !lower.up {
+            let down = Change { up: Some(false), ..Change::default() };
+            if let Err(error) = self.rtnl.change(lower.ifindex, &down).await
+                && !error.is_not_found()
+            {
+                return Err(error.into());
+            }
+        }
+        tracing::debug!(netdevice = lower.name, stand_in = endpoint.original.name, "removed");
+        Ok(())
+    }
+}

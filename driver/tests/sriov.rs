@@ -1,0 +1,54 @@
+//! The real binary on real VFs: two SR-IOV PFs on one wire, one handing out VFs, one listening.
+//!
+//! The netdevs are those of the machine that this runs on, and VFs are made and taken away on them. So it
+//! is meant for a VM, and to be asked for: all of it is ignored otherwise.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
+
+mod support;
+mod sriov {
+    pub mod bench;
+    pub mod docker;
+    pub mod frames;
+    pub mod tenant;
+
+    pub mod choice;
+    pub mod churn;
+    pub mod counters;
+    pub mod failure;
+    pub mod lifecycle;
+    pub mod refusals;
+    pub mod tenants;
+    pub mod vlans;
+}
+
+use libtest_mimic::Arguments;
+
+/// Shown beside each test that is not run.
+const REASON: &str = "needs SR-IOV: cargo xtask test runs it in a VM";
+
+fn main() -> std::process::ExitCode {
+    use sriov::{bench, choice, churn, counters, failure, lifecycle, refusals, tenants, vlans};
+
+    let mut arguments = Arguments::from_args();
+    // They share the hardware.
+    arguments.test_threads = Some(1);
+    let trials = [
+        vlans::trials(),
+        choice::trials(),
+        tenants::trials(),
+        counters::trials(),
+        refusals::trials(),
+        churn::trials(),
+        lifecycle::trials(),
+        // Last, as it is rough with the hardware.
+        failure::trials(),
+    ];
+    let asked_for = arguments.ignored || arguments.include_ignored;
+    let reason = if asked_for { "" } else { REASON };
+    let trials = trials.into_iter().flatten();
+    let trials = trials.map(|trial| trial.with_ignored_flag(true).with_kind(reason)).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    support::docker::stop_shared();
+    bench::give_back();
+    conclusion.exit_code()
+}

@@ -1,0 +1,402 @@
+//! The hardware: a PF whose VFs are handed out, and on the same wire another, which is everybody else.
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::OnceLock, thread};
+
+use serde_json::Value;
+
+use crate::support::{
+    command, eventually,
+    look::{Look, Place, text},
+    netns::Netns,
+    unique,
+};
+
+use super::frames::{Port, hush};
+
+/// What the tests run, and what tells whether it is there.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("ip", "-V"),
+    ("nsenter", "--version"),
+    ("busybox", "--help"),
+    ("tar", "--version"),
+    ("timeout", "--version"),
+];
+
+static BENCH: OnceLock<Bench> = OnceLock::new();
+
+/// The PF under test and the other end of its wire.
+pub struct Bench {
+    pub pf: Pf,
+    /// The namespace that has the other PF.
+    pub wire: Netns,
+    /// The other PF.
+    pub port: String,
+}
+
+/// Takes the hardware; panics if the machine has none that is idle.
+#[track_caller]
+pub fn bench() -> &'static Bench {
+    BENCH.get_or_init(Bench::take)
+}
+
+/// Gives the hardware back: statics are not dropped.
+pub fn give_back() {
+    if let Some(bench) = BENCH.get() {
+        bench.pf.set_count(0);
+        let _ = command::attempt("ip", &["netns", "del", bench.wire.name()]);
+    }
+}
+
+impl Bench {
+    fn take() -> Self {
+        assert!(nix::unistd::geteuid().is_root(), "this suite changes NICs and needs root");
+        for (program, flag) in PROGRAMS {
+            command::require(program, flag);
+        }
+        let mut idle = Pf::all();
+        idle.retain(|pf| pf.count() == 0 && pf.look().addresses.is_empty() && pf.look().master.is_none());
+        let names: Vec<_> = idle.iter().map(|pf| pf.name.clone()).collect();
+        assert!(
+            names.len() >= 2,
+            "this suite needs two SR-IOV PFs on one wire that have no VFs and no addresses, and there are \
+             {names:?}: `cargo xtask vm` has a machine that does"
+        );
+        fs::create_dir_all("/run/docker/plugins").expect("the plugins' folder");
+        let wire = Netns::new("wire".into());
+        let (pf, port) = (idle.remove(0), names[1].clone());
+        hush(&wire.place());
+        command::ip(&format!("link set {port} netns {}", wire.name()));
+        wire.ip(&format!("link set {port} up"));
+        Self { pf, wire, port }
+    }
+
+    /// The whole wire.
+    #[track_caller]
+    pub fn listen(&self) -> Port {
+        Port::open(&self.wire.place(), &self.port).promiscuous()
+    }
+
+    /// The PF with all of its VFs, as an administrator would have made them.
+    #[track_caller]
+    pub fn with_vfs(&self) -> Vfs<'_> {
+        let pf = &self.pf;
+        pf.raise();
+        if pf.count() != pf.total() {
+            pf.set_count(0);
+            pf.set_count(pf.total());
+        }
+        Vfs::of(pf)
+    }
+
+    /// The PF without a VF, and down.
+    #[track_caller]
+    pub fn without_vfs(&self) -> Vfs<'_> {
+        self.pf.set_count(0);
+        command::ip(&format!("link set {} down", self.pf.name));
+        Vfs::of(&self.pf)
+    }
+}
+
+/// A PF of this machine.
+pub struct Pf {
+    pub name: String,
+    folder: PathBuf,
+}
+
+impl Pf {
+    fn all() -> Vec<Self> {
+        let names = crate::support::driver::entries(&PathBuf::from("/sys/class/net"));
+        let pfs = names.into_iter().filter_map(|name| {
+            let folder = fs::canonicalize(format!("/sys/class/net/{name}/device")).ok()?;
+            folder.join("sriov_totalvfs").exists().then_some(Self { name, folder })
+        });
+        pfs.collect()
+    }
+
+    fn number(&self, file: &str) -> u32 {
+        let path = self.folder.join(file);
+        let number = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        number.trim().parse().expect("a number")
+    }
+
+    /// How many VFs it could have.
+    pub fn total(&self) -> u32 {
+        self.number("sriov_totalvfs")
+    }
+
+    /// How many it has.
+    pub fn count(&self) -> u32 {
+        self.number("sriov_numvfs")
+    }
+
+    /// Makes or takes away VFs, and waits for their netdevs.
+    #[track_caller]
+    pub fn set_count(&self, count: u32) {
+        fs::write(self.folder.join("sriov_numvfs"), count.to_string()).expect("sriov_numvfs");
+        if self.is_probing() {
+            self.await_netdevs();
+        }
+    }
+
+    /// Waits until each VF has a netdev.
+    #[track_caller]
+    pub fn await_netdevs(&self) {
+        for vf in 0..self.count() {
+            eventually("the VF's netdev", || self.netdev(vf).ok_or_else(|| format!("VF {vf} has none")));
+        }
+    }
+
+    /// Waits until each VF but one, which a container has, has a netdev.
+    #[track_caller]
+    pub fn await_netdevs_but(&self, away: u32) {
+        for vf in (0..self.count()).filter(|&vf| vf != away) {
+            eventually("the VF's netdev", || self.netdev(vf).ok_or_else(|| format!("VF {vf} has none")));
+        }
+    }
+
+    fn is_probing(&self) -> bool {
+        self.number("sriov_drivers_autoprobe") == 1
+    }
+
+    /// Whether the kernel binds a driver to new VFs.
+    #[track_caller]
+    pub fn probe(&self, automatically: bool) {
+        let value = if automatically { "1" } else { "0" };
+        fs::write(self.folder.join("sriov_drivers_autoprobe"), value).expect("sriov_drivers_autoprobe");
+    }
+
+    /// Brings it up, and waits for a carrier: without one the hardware takes no rates.
+    #[track_caller]
+    pub fn raise(&self) {
+        command::ip(&format!("link set {} up", self.name));
+        eventually("the PF has a carrier", || {
+            let carrier = fs::read_to_string(format!("/sys/class/net/{}/carrier", self.name));
+            if carrier.as_deref().is_ok_and(|carrier| carrier.trim() == "1") {
+                Ok(())
+            } else {
+                Err(format!("{carrier:?}"))
+            }
+        });
+    }
+
+    /// The PCI address of a VF.
+    #[track_caller]
+    pub fn address(&self, vf: u32) -> String {
+        let link = self.folder.join(format!("virtfn{vf}")).read_link();
+        let link = link.unwrap_or_else(|e| panic!("VF {vf}: {e}"));
+        link.file_name().expect("an address").to_string_lossy().into_owned()
+    }
+
+    /// The name of a VF's netdev, if the host has that.
+    pub fn netdev(&self, vf: u32) -> Option<String> {
+        crate::support::driver::entries(&self.folder.join(format!("virtfn{vf}/net"))).pop()
+    }
+
+    /// The number of the VF that has this netdev.
+    #[track_caller]
+    pub fn vf_of(&self, netdev: &str) -> u32 {
+        let found = (0..self.count()).find(|&vf| self.netdev(vf).as_deref() == Some(netdev));
+        found.unwrap_or_else(|| panic!("{netdev} is no VF of {}", self.name))
+    }
+
+    /// Unbinds a VF from its kernel driver.
+    #[track_caller]
+    pub fn unbind(&self, vf: u32) {
+        let path = self.folder.join(format!("virtfn{vf}/driver/unbind"));
+        fs::write(path, self.address(vf)).expect("unbinding a VF");
+    }
+
+    /// The kernel driver of a VF.
+    pub fn driver(&self, vf: u32) -> Option<String> {
+        let driver = self.folder.join(format!("virtfn{vf}/driver")).read_link().ok()?;
+        Some(driver.file_name()?.to_string_lossy().into_owned())
+    }
+
+    /// `ip link set PF vf N …`
+    #[track_caller]
+    pub fn set(&self, vf: u32, what: &str) {
+        command::ip(&format!("link set {} vf {vf} {what}", self.name));
+    }
+
+    /// A VF as the PF has it: a row of `ip -d -j link show`.
+    #[track_caller]
+    pub fn row(&self, vf: u32) -> Value {
+        let index = usize::try_from(vf).expect("a number");
+        self.rows().get(index).cloned().unwrap_or_else(|| panic!("{} has no VF {vf}", self.name))
+    }
+
+    #[track_caller]
+    fn rows(&self) -> Vec<Value> {
+        let answer = command::ip(&format!("-d -j link show dev {}", self.name));
+        let links: Vec<Value> = serde_json::from_str(&answer).expect("what `ip -j` says");
+        let mut rows = links[0]["vfinfo_list"].as_array().cloned().unwrap_or_default();
+        for row in &mut rows {
+            row.as_object_mut().expect("a row").remove("stats");
+        }
+        rows
+    }
+
+    /// How the host sees the PF itself.
+    #[track_caller]
+    pub fn look(&self) -> Look {
+        Look::at(&Place::Host, &self.name).unwrap_or_else(|| panic!("no {}", self.name))
+    }
+}
+
+/// The MAC in a row.
+pub fn row_mac(row: &Value) -> String {
+    text(&row["mac"]).max(text(&row["address"]))
+}
+
+/// A PF and its VFs as a test found them. After a failure they are all taken away, so that the next test
+/// starts from fresh ones.
+pub struct Vfs<'a> {
+    pub pf: &'a Pf,
+    before: Everything,
+}
+
+/// All that anybody could notice of a PF and its VFs.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Everything {
+    pf: Look,
+    probing: bool,
+    rows: Vec<Value>,
+    netdevs: BTreeMap<u32, Option<Look>>,
+    drivers: BTreeMap<u32, Option<String>>,
+}
+
+impl Everything {
+    #[track_caller]
+    fn of(pf: &Pf) -> Self {
+        let vfs = 0..pf.count();
+        let netdev = |vf| Look::at(&Place::Host, &pf.netdev(vf)?);
+        Self {
+            pf: pf.look(),
+            probing: pf.is_probing(),
+            rows: pf.rows(),
+            netdevs: vfs.clone().map(|vf| (vf, netdev(vf))).collect(),
+            drivers: vfs.map(|vf| (vf, pf.driver(vf))).collect(),
+        }
+    }
+}
+
+impl<'a> Vfs<'a> {
+    #[track_caller]
+    fn of(pf: &'a Pf) -> Self {
+        Self { pf, before: Everything::of(pf) }
+    }
+
+    /// Takes what is there now for what has to be there again.
+    #[track_caller]
+    pub fn settle(&mut self) {
+        self.before = Everything::of(self.pf);
+    }
+
+    /// Panics unless all is as it was.
+    #[track_caller]
+    pub fn assert_as_before(&self) {
+        let now = Everything::of(self.pf);
+        let (mut lost, mut found) = (Vec::new(), Vec::new());
+        for vf in 0..now.rows.len().max(self.before.rows.len()) {
+            let key = u32::try_from(vf).expect("a number");
+            let part = |all: &Everything| {
+                (all.rows.get(vf).cloned(), all.netdevs.get(&key).cloned(), all.drivers.get(&key).cloned())
+            };
+            if part(&self.before) != part(&now) {
+                lost.push(part(&self.before));
+                found.push(part(&now));
+            }
+        }
+        assert!(lost.is_empty(), "VFs are not as before.\nBefore: {lost:#?}\nNow: {found:#?}");
+        assert_eq!(self.before, now);
+    }
+
+    /// Waits until all is as it was: the kernel gives netdevs back in its own time.
+    #[track_caller]
+    pub fn await_as_before(&self) {
+        eventually("the VFs are as before", || {
+            let now = Everything::of(self.pf);
+            if now == self.before { Ok(()) } else { Err(format!("{now:#?}\nnot\n{:#?}", self.before)) }
+        });
+    }
+}
+
+impl Drop for Vfs<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.pf.probe(true);
+            let _ = fs::write(self.pf.folder.join("sriov_numvfs"), "0");
+        }
+    }
+}
+
+/// The host at the other end of the wire, in one VLAN; 0 is none.
+pub struct Segment<'a> {
+    bench: &'a Bench,
+    pub vlan: u16,
+    netdev: String,
+    n: u8,
+}
+
+impl<'a> Segment<'a> {
+    /// Its own subnet, and its first address.
+    #[track_caller]
+    pub fn new(bench: &'a Bench, vlan: u16) -> Self {
+        let n = unique();
+        let port = &bench.port;
+        let netdev = if vlan == 0 { port.clone() } else { format!("vlan{vlan}") };
+        if vlan != 0 {
+            bench.wire.ip(&format!("link add link {port} name {netdev} type vlan id {vlan}"));
+            bench.wire.ip(&format!("link set {netdev} up"));
+        }
+        let segment = Self { bench, vlan, netdev, n };
+        bench.wire.ip(&format!("addr add {}/24 dev {}", segment.gateway(), segment.netdev));
+        segment
+    }
+
+    /// An address in its subnet.
+    pub fn host(&self, host: u8) -> String {
+        format!("10.64.{}.{host}", self.n)
+    }
+
+    /// Its own address.
+    pub fn gateway(&self) -> String {
+        self.host(1)
+    }
+
+    /// Its subnet.
+    pub fn subnet(&self) -> String {
+        format!("10.64.{}.0/24", self.n)
+    }
+
+    /// Its netdev.
+    pub fn netdev(&self) -> &str {
+        &self.netdev
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> Place {
+        self.bench.wire.place()
+    }
+
+    /// Panics unless there is an answer from `address`, `count` times.
+    #[track_caller]
+    pub fn ping(&self, address: &str, count: u32) {
+        // The first may have to wait for a carrier.
+        eventually("an answer", || {
+            self.place().attempt(&format!("busybox ping -c 1 -W 1 -I {} {address}", self.netdev))
+        });
+        self.bench.wire.run(&format!("busybox ping -c {count} -i 0.02 -W 5 -I {} {address}", self.netdev));
+    }
+}
+
+impl Drop for Segment<'_> {
+    fn drop(&mut self) {
+        let wire = self.bench.wire.name();
+        let undo = if self.vlan == 0 {
+            vec!["-n", wire, "addr", "flush", "dev", &self.netdev]
+        } else {
+            vec!["-n", wire, "link", "del", &self.netdev]
+        };
+        let _ = command::attempt("ip", &undo);
+    }
+}

@@ -1,0 +1,226 @@
+//! Tenants come and go, also bad ones, and each VF is after them what it was before.
+use std::fmt::Write as _;
+
+use crate::support::{command, driver::Driver, trials};
+
+use super::{
+    bench::{Pf, Vfs, bench, row_mac},
+    tenant::{INSIDE, Network, Tenant, Wish},
+};
+
+trials![two_hundred_tenants, hostile_tenants];
+
+/// How many tenants there are in all.
+const TENANTS: u32 = 200;
+/// How many networks share the PF.
+const NETWORKS: u16 = 8;
+/// The same each time; another one is worth a try after a change.
+const SEED: u64 = 0x5eed;
+
+/// Marsaglia's xorshift: what is random here has to be the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % limit
+    }
+
+    fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).expect("an index")
+    }
+
+    fn one_of<'a>(&mut self, words: &[&'a str]) -> &'a str {
+        words[self.index(words.len())]
+    }
+
+    fn chance(&mut self, of: u64) -> bool {
+        self.below(of) == 0
+    }
+}
+
+/// VFs as a careful administrator would never leave them: each has something of its own.
+#[track_caller]
+fn disorder(pf: &Pf) {
+    let netdev = |vf| pf.netdev(vf).expect("a netdev");
+    pf.set(1, "vlan 7 qos 2");
+    pf.set(2, "trust on");
+    pf.set(3, "spoofchk off");
+    pf.set(4, "max_tx_rate 500");
+    pf.set(5, "mac 02:0a:00:00:00:05");
+    command::ip(&format!("link set {} mtu 1400", netdev(0)));
+    command::ip(&format!("link set {} up", netdev(6)));
+    command::ip(&format!("link set {} alias admin's", netdev(1)));
+    command::ip(&format!("link property add dev {} altname spare-vf", netdev(2)));
+    command::ip(&format!("link set {} allmulticast on", netdev(4)));
+}
+
+/// A network's options, and what a VF's row has to show for them.
+struct Tariff {
+    options: Vec<(&'static str, String)>,
+    vlan: u16,
+    qos: u64,
+    rate: Option<u64>,
+    spoofchk: bool,
+    trust: bool,
+    mtu: Option<u64>,
+}
+
+impl Tariff {
+    fn random(dice: &mut Dice, vlan: u16) -> Self {
+        let mut options = vec![("vlan", vlan.to_string())];
+        let qos = if vlan != 0 && dice.chance(2) { dice.below(8) } else { 0 };
+        if qos != 0 {
+            options.push(("vlan_qos", qos.to_string()));
+        }
+        let rate = dice.chance(2).then(|| 100 + dice.below(800));
+        options.extend(rate.map(|rate| ("max_tx_rate", rate.to_string())));
+        let mtu = dice.chance(2).then(|| 1000 + dice.below(500));
+        options.extend(mtu.map(|mtu| ("mtu", mtu.to_string())));
+        let privileged = dice.chance(2);
+        options.push(("privileged", u8::from(privileged).to_string()));
+        let switch = |dice: &mut Dice| dice.chance(3).then(|| dice.one_of(&["on", "off"]));
+        let (spoofchk, trust) = (switch(dice), switch(dice));
+        options.extend(spoofchk.map(|word| ("spoofchk", word.to_owned())));
+        options.extend(trust.map(|word| ("trust", word.to_owned())));
+        Self {
+            vlan,
+            qos,
+            rate,
+            mtu,
+            spoofchk: spoofchk.map_or(!privileged, |word| word == "on"),
+            trust: trust.map_or(privileged, |word| word == "on"),
+            options,
+        }
+    }
+
+    fn create<'a>(&self, driver: &'a Driver, pf: &'a Pf) -> Network<'a> {
+        let options: Vec<_> = self.options.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        Network::create(driver, pf, &options)
+    }
+
+    /// Panics unless the tenant has it.
+    #[track_caller]
+    fn assert_given(&self, pf: &Pf, tenant: &Tenant) {
+        let (row, look) = (pf.row(tenant.vf), tenant.look());
+        let vlan = &row["vlan_list"][0];
+        let text = format!("{:?}: {row}, {look:?}", self.options);
+        assert_eq!(vlan["vlan"].as_u64().unwrap_or(0), u64::from(self.vlan), "{text}");
+        assert_eq!(vlan["qos"].as_u64().unwrap_or(0), self.qos, "{text}");
+        if let Some(rate) = self.rate {
+            assert_eq!(row["rate"]["max_tx"], rate, "{text}");
+        }
+        assert_eq!((&row["spoofchk"], &row["trust"]), (&self.spoofchk.into(), &self.trust.into()), "{text}");
+        if let Some(mtu) = self.mtu {
+            assert_eq!(look.mtu, mtu, "{text}");
+        }
+        assert_eq!((&look.mac, &row_mac(&row)), (&tenant.mac, &tenant.mac), "{text}");
+    }
+}
+
+/// What a container with NET_ADMIN may do, and what of it the hardware refuses.
+fn misbehave(dice: &mut Dice, tenant: &Tenant) {
+    let mut name = INSIDE.to_owned();
+    let mut tries = String::new();
+    for _ in 0..4 {
+        let line = match dice.below(9) {
+            0 => {
+                let other = format!("evil{}", dice.below(1000));
+                let line = format!("link set {name} name {other}");
+                name = other;
+                format!("link set {} down\n{line}", line.split(' ').nth(2).expect("a name"))
+            }
+            1 => format!("link set {name} address 02:66:00:00:00:{:02x}", dice.below(256)),
+            2 => format!("link set {name} mtu {}", 1000 + dice.below(500)),
+            3 => format!("link set {name} promisc on"),
+            4 => format!("link set {name} allmulticast on"),
+            5 => format!("link set {name} multicast off"),
+            6 => format!("link set {name} alias docker-passthrough"),
+            7 => format!("link property add dev {name} altname evil-{}", dice.below(1000)),
+            _ => format!("link set {name} down"),
+        };
+        writeln!(tries, "{line}").expect("a string");
+    }
+    for line in tries.lines() {
+        let netns = tenant.netns.name();
+        let words: Vec<&str> = ["-n", netns].into_iter().chain(line.split(' ')).collect();
+        let _ = command::attempt("ip", &words);
+    }
+}
+
+fn two_hundred_tenants() {
+    let bench = bench();
+    let mut vfs = bench.with_vfs();
+    disorder(vfs.pf);
+    vfs.settle();
+    churn(&vfs);
+    vfs.assert_as_before();
+    vfs.pf.set_count(0);
+}
+
+#[track_caller]
+fn churn(vfs: &Vfs) {
+    let (driver, mut dice) = (Driver::start(), Dice(SEED));
+    let tariffs: Vec<_> =
+        (0..NETWORKS).map(|n| Tariff::random(&mut dice, if n == 0 { 0 } else { 100 * n })).collect();
+    let networks: Vec<_> = tariffs.iter().map(|tariff| tariff.create(&driver, vfs.pf)).collect();
+    let total = usize::try_from(vfs.pf.total()).expect("a count");
+    let mut tenants: Vec<(usize, Tenant)> = Vec::new();
+    let mut started = 0;
+    while started < TENANTS || !tenants.is_empty() {
+        let full = tenants.len() == total || started == TENANTS;
+        if !full && (tenants.is_empty() || dice.chance(2)) {
+            let which = dice.index(networks.len());
+            let mac = dice.chance(3).then(|| format!("02:77:00:00:{:02x}:{:02x}", dice.below(256), started));
+            let wish = Wish { mac: mac.unwrap_or_default(), vf: None };
+            let tenant = networks[which].start(&wish);
+            assert!(tenants.iter().all(|(_, other)| other.vf != tenant.vf), "VF {} given twice", tenant.vf);
+            tariffs[which].assert_given(vfs.pf, &tenant);
+            tenants.push((which, tenant));
+            started += 1;
+        } else {
+            let (_, tenant) = tenants.swap_remove(dice.index(tenants.len()));
+            if dice.chance(3) {
+                misbehave(&mut dice, &tenant);
+            }
+            if dice.chance(8) { tenant.die() } else { tenant.stop() }
+        }
+    }
+    assert!(driver.stats().is_empty());
+    networks.into_iter().for_each(Network::remove);
+    driver.finish();
+}
+
+fn hostile_tenants() {
+    let bench = bench();
+    let vfs = bench.with_vfs();
+    let driver = Driver::start();
+    let network = Network::create(&driver, vfs.pf, &[("privileged", "1"), ("vlan", "100")]);
+    for death in [false, true] {
+        let tenant = network.start(&Wish::vf(3));
+        tenant.netns.ip("link set eth0 down");
+        tenant.netns.ip("link set eth0 address 02:66:00:00:00:02");
+        tenant.netns.ip("link set eth0 mtu 1300");
+        tenant.netns.ip("link set eth0 name evil0");
+        tenant.netns.ip("link property add dev evil0 altname evil1");
+        tenant.netns.ip("link set evil0 promisc on allmulticast on multicast off arp off");
+        tenant.netns.ip("link set evil0 alias evil txqueuelen 7");
+        tenant.netns.ip("link set evil0 up");
+        // A decoy where Docker looks.
+        tenant.netns.ip("link add eth0 type bridge");
+        if death {
+            tenant.die();
+        } else {
+            tenant.stop();
+        }
+        vfs.assert_as_before();
+        let next = network.start(&Wish::vf(3));
+        assert_eq!((next.look().mtu, next.look().altnames.len()), (1500, 0), "{:?}", next.look());
+        next.stop();
+    }
+    network.remove();
+    driver.finish();
+    vfs.assert_as_before();
+}

@@ -1,0 +1,192 @@
+//! The counters of VFs are exact, to the frame and the byte.
+use std::{
+    io::{Read, Write},
+    net::{TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd,
+    thread,
+    time::Duration,
+};
+
+use nix::libc;
+
+use crate::support::{driver::Driver, eventually, nic::Traffic, trials};
+
+use super::{
+    bench::{Bench, Segment, bench},
+    frames::{mac_of, within},
+    tenant::{INSIDE, Network, Tenant, Wish},
+};
+
+trials![datagrams_both_ways, bulk_both_ways];
+
+/// Ethernet, IPv4 and UDP.
+const HEADERS: u64 = 14 + 20 + 8;
+/// As many as any ring has room for.
+const BURST: usize = 32;
+/// How much a transfer has in it.
+const BULK: usize = 20 << 20;
+
+/// A tenant in VLAN 100, where nobody but the tests speaks, and who knows everybody's MAC.
+struct Pair<'a> {
+    tenant: Tenant<'a>,
+    side: Segment<'a>,
+}
+
+impl<'a> Pair<'a> {
+    #[track_caller]
+    fn new(bench: &'a Bench, network: &'a Network<'a>) -> Self {
+        let (tenant, side) = (network.start(&Wish::default()), Segment::new(bench, 100));
+        tenant.address(&side.host(2));
+        let far = mac_of(&side.place(), side.netdev());
+        tenant.netns.ip(&format!("neigh replace {} lladdr {far} dev {INSIDE} nud permanent", side.gateway()));
+        let (own, far_dev) = (&tenant.mac, side.netdev());
+        bench.wire.ip(&format!("neigh replace {} lladdr {own} dev {far_dev} nud permanent", side.host(2)));
+        let pair = Self { tenant, side };
+        // The carrier comes a little later than the netdev is up.
+        pair.side.ping(&pair.side.host(2), 1);
+        pair
+    }
+
+    /// Waits until nothing moves any more.
+    #[track_caller]
+    fn settled(&self) -> Traffic {
+        let mut last = None;
+        eventually("the traffic has ended", || {
+            thread::sleep(Duration::from_millis(100));
+            let now = self.tenant.stats().traffic();
+            if last.replace(now) == Some(now) { Ok(now) } else { Err(format!("{now:?}")) }
+        })
+    }
+
+    #[track_caller]
+    fn end(self) {
+        self.tenant.stop();
+    }
+
+    fn udp(&self) -> [UdpSocket; 2] {
+        let bind = |address: String| UdpSocket::bind(format!("{address}:4000")).expect("a socket");
+        let inside = within(&self.tenant.place(), || bind(self.side.host(2)));
+        let outside = within(&self.side.place(), || bind(self.side.gateway()));
+        for socket in [&inside, &outside] {
+            socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        }
+        inside.connect(format!("{}:4000", self.side.gateway())).expect("an address");
+        outside.connect(format!("{}:4000", self.side.host(2))).expect("an address");
+        [inside, outside]
+    }
+}
+
+/// Sends datagrams of these sizes, no faster than they arrive; what they are on the wire.
+#[track_caller]
+fn send(from: &UdpSocket, to: &UdpSocket, sizes: &[usize]) -> (u64, u64) {
+    let payload = [0x55; 1472];
+    let mut buffer = [0; 2048];
+    for burst in sizes.chunks(BURST) {
+        for &size in burst {
+            assert_eq!(from.send(&payload[..size]).expect("sent"), size);
+        }
+        for &size in burst {
+            assert_eq!(to.recv(&mut buffer).expect("lost on the way"), size);
+        }
+    }
+    let bytes: usize = sizes.iter().sum();
+    (sizes.len() as u64, bytes as u64 + HEADERS * sizes.len() as u64)
+}
+
+fn datagrams_both_ways() {
+    let bench = bench();
+    let vfs = bench.with_vfs();
+    let driver = Driver::start();
+    for options in [&[("vlan", "100")][..], &[("vlan", "100"), ("rx_hook", "tcx"), ("privileged", "1")]] {
+        let network = Network::create(&driver, vfs.pf, options);
+        let pair = Pair::new(bench, &network);
+        let [inside, outside] = pair.udp();
+        // A frame on the wire has 46 bytes of payload at least, so the smallest is not padded.
+        let sizes: Vec<usize> = (0..2000).map(|n| 18 + n * 7919 % 1455).collect();
+        let before = pair.settled();
+        let sent = send(&inside, &outside, &sizes);
+        let received = send(&outside, &inside, &sizes[..1234]);
+        let now = pair.settled() - before;
+        assert_eq!((now.tx_packets, now.tx_bytes), sent);
+        assert_eq!((now.rx_packets, now.rx_bytes), received);
+        let stats = pair.tenant.stats();
+        // igbvf has no native XDP.
+        assert_eq!((stats.rx_hook.as_str(), stats.tx_hook.as_str()), ("tcx", "tcx"));
+        assert_eq!((stats.mode.as_str(), stats.spoofed()), ("sriov", 0));
+        assert_eq!((&stats.netdevice, &stats.network_id), (&pair.tenant.netdev, &network.id));
+        pair.end();
+        network.remove();
+    }
+    driver.finish();
+    vfs.assert_as_before();
+}
+
+/// What a socket has sent: segments, and bytes of payload.
+fn sent(stream: &TcpStream) -> (u64, u64) {
+    // struct tcp_info (include/uapi/linux/tcp.h)
+    let mut info = [0_u8; 256];
+    let mut size = 256;
+    // SAFETY: the kernel writes at most `size` bytes.
+    let read = unsafe {
+        let to = info.as_mut_ptr().cast();
+        libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut size)
+    };
+    assert!(read == 0 && size >= 208, "this kernel's struct tcp_info has no tcpi_bytes_sent");
+    let word = |at| u32::from_ne_bytes(info[at..at + 4].try_into().expect("4 bytes"));
+    let long = |at| u64::from_ne_bytes(info[at..at + 8].try_into().expect("8 bytes"));
+    (word(136).into(), long(200))
+}
+
+/// Sends [`BULK`] by TCP, from one place to another; both ends of the connection.
+#[track_caller]
+fn transfer(pair: &Pair, out: bool) -> [TcpStream; 2] {
+    let (tenant, wire) = (pair.tenant.place(), pair.side.place());
+    let (from, to, address) =
+        if out { (tenant, wire, pair.side.gateway()) } else { (wire, tenant, pair.side.host(2)) };
+    let address = format!("{address}:{}", if out { 4001 } else { 4002 });
+    let listener = within(&to, || TcpListener::bind(&address).expect("a listener"));
+    let mut sender = within(&from, || TcpStream::connect(&address).expect("a connection"));
+    let (mut receiver, _) = listener.accept().expect("a connection");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut left = BULK;
+            let mut buffer = vec![0; 1 << 16];
+            while left > 0 {
+                let read = receiver.read(&mut buffer).expect("data");
+                assert_ne!(read, 0, "{left} bytes are missing");
+                left -= read;
+            }
+        });
+        let chunk = vec![0x55; 1 << 16];
+        for _ in 0..BULK / chunk.len() {
+            sender.write_all(&chunk).expect("room for data");
+        }
+    });
+    [sender, receiver]
+}
+
+/// The sockets know what they sent, segmented by the NIC as it may be. What gets lost before a netdev
+/// has received it is the only difference there may be, on that side.
+fn bulk_both_ways() {
+    let bench = bench();
+    let vfs = bench.with_vfs();
+    let driver = Driver::start();
+    let network = Network::create(&driver, vfs.pf, &[("vlan", "100")]);
+    let pair = Pair::new(bench, &network);
+    // Ethernet, IPv4, TCP and timestamps; the SYN has 8 bytes more.
+    let bytes = |(segments, payload): (u64, u64)| payload + segments * (14 + 20 + 20 + 12) + 8;
+    for out in [true, false] {
+        let before = pair.settled();
+        let [sender, receiver] = transfer(&pair, out);
+        let now = pair.settled() - before;
+        let (data, answers) = (sent(&sender), sent(&receiver));
+        let (own, other) = if out { (data, answers) } else { (answers, data) };
+        assert_eq!((now.tx_packets, now.tx_bytes), (own.0, bytes(own)), "sent, out: {out}");
+        assert_eq!((now.rx_packets, now.rx_bytes), (other.0, bytes(other)), "received, out: {out}");
+        drop([sender, receiver]);
+    }
+    pair.end();
+    network.remove();
+    driver.finish();
+    vfs.assert_as_before();
+}

@@ -48,6 +48,11 @@ fn device_is_prepared_and_given_back() {
     assert_eq!(nic.look(), None);
     nic.ping(&nic.near4(2), 3);
     container.leave();
+    assert_ne!(
+        container.look(),
+        None,
+        "the engine takes it out itself, and crashes if it often doesn't find it"
+    );
     container.move_out();
     assert_ne!(nic.look(), None, "it is home before DeleteEndpoint");
     let ids = container.ids();

@@ -24,9 +24,18 @@ pub fn passthru_rx_xdp(ctx: XdpContext) -> u32 {
     XDP_PASS
 }
 
+/// `PACKET_LOOPBACK` (include/uapi/linux/if_packet.h).
+const LOOPED_BACK: u32 = 5;
+
 /// Sees what GRO made of the frames.
 #[classifier]
 pub fn passthru_rx_tcx(ctx: TcContext) -> i32 {
+    // A copy of what the container itself sends to a group that it is in, or to all: it never was on the
+    // wire (`dev_loopback_xmit`, net/core/dev.c).
+    // SAFETY: the context is the one the kernel gave.
+    if unsafe { (*ctx.skb.skb).pkt_type } == LOOPED_BACK {
+        return TCX_NEXT;
+    }
     if let Some(counters) = counters::here() {
         let frames = segments::received(&ctx);
         counters.rx.packets += frames.packets;

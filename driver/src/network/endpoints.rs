@@ -94,16 +94,8 @@ impl Driver {
         })
     }
 
-    /// Takes the netdev out of the container. Docker would do so itself after this, but loses it if the
-    /// container renamed it or if its name is taken on the host. Fine if there is no such endpoint.
-    pub async fn leave(&self, network_id: &NetworkId, id: &EndpointId) -> Result<()> {
-        let _network = self.locks.lock(network_id).await;
-        let state = self.store.get();
-        let Some(endpoint) = state.endpoint(network_id, id) else { return Ok(()) };
-        self.bring_home(id, endpoint).await.map(|_| ())
-    }
-
-    /// Makes the netdev what it was before [`Driver::create_endpoint`], and forgets the endpoint. Fine if
+    /// Takes the netdev home where Docker could not: it was renamed in the container, or its name is taken on
+    /// the host. Makes it what it was before [`Driver::create_endpoint`], and forgets the endpoint. Fine if
     /// there is no such endpoint.
     pub async fn delete_endpoint(&self, network_id: &NetworkId, id: &EndpointId) -> Result<()> {
         let _network = self.locks.lock(network_id).await;

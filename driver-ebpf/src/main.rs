@@ -8,6 +8,8 @@
 mod config;
 mod counters;
 mod headers;
+#[cfg(feature = "log")]
+mod report;
 mod rx;
 mod segments;
 mod tx;

@@ -8,7 +8,7 @@ use driver_common::{SPOOF_DROP, SPOOF_OFF};
 
 use crate::{config, counters, segments};
 
-const SOURCE_MAC_OFFSET: usize = 6;
+pub const SOURCE_MAC_OFFSET: usize = 6;
 
 /// Sees frames before they are segmented.
 #[classifier]
@@ -18,6 +18,8 @@ pub fn passthru_tx_tcx(ctx: TcContext) -> i32 {
     let check = config::SPOOF_CHECK.load();
     if check != SPOOF_OFF && is_foreign(&ctx) {
         counters.tx.spoofed += frames.packets;
+        #[cfg(feature = "log")]
+        crate::report::foreign(&ctx);
         if check == SPOOF_DROP {
             return TC_ACT_SHOT as i32;
         }

@@ -1,4 +1,4 @@
-//! `build-ebpf`: the BPF object that the driver carries.
+//! `build-ebpf`: the BPF objects that the driver carries.
 //!
 //! The same source gives the same bytes, wherever it lies: paths are remapped, functions' names do not
 //! depend on the folder (`bpf-rustc.sh`), and DWARF, which says the most about the machine, is left
@@ -24,8 +24,11 @@ struct Object {
     features: &'static [&'static str],
 }
 
-/// What is built. An object that logs would be another line.
-const OBJECTS: [Object; 1] = [Object { name: "docker-passthrough", features: &[] }];
+/// What is built: the programs, and those that also log.
+const OBJECTS: [Object; 2] = [
+    Object { name: "docker-passthrough", features: &[] },
+    Object { name: "docker-passthrough-log", features: &["log"] },
+];
 
 /// A source tree and where its objects go.
 struct Tree<'a> {

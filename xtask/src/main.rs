@@ -32,7 +32,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Build the BPF object, `target/bpf/docker-passthrough.o`
+    /// Build the BPF objects, `target/bpf/docker-passthrough.o` and `…-log.o`
     BuildEbpf {
         /// Whose compiler to take [default: one that is there, else Debian's]
         #[arg(long)]
@@ -41,7 +41,7 @@ enum Command {
         #[arg(long)]
         twice: bool,
     },
-    /// Build the BPF object and the driver
+    /// Build the BPF objects and the driver
     Build {
         /// With optimizations
         #[arg(long)]

@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{Args, builder::BoolishValueParser};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -46,6 +46,10 @@ pub struct Serve {
     /// How the log is written to standard error
     #[arg(long, env = "DOCKER_PASSTHROUGH_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
+    /// Have the kernel report frames sent with a foreign source MAC, at most one a second per endpoint
+    /// and CPU. An endpoint then takes 128 KiB more, and containers that run already report too
+    #[arg(long, env = "DOCKER_PASSTHROUGH_BPF_LOG", value_parser = BoolishValueParser::new())]
+    bpf_log: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -61,12 +65,14 @@ impl Serve {
         let socket = self.socket.unwrap_or_else(|| PathBuf::from(format!("{PLUGINS}/{}.sock", global.name)));
         let docker = Docker::new(&global.docker_host)?;
         let store = Store::open(&global.state_dir)?;
-        Counters::new(global.bpffs.clone()).prepare()?;
+        let bpffs = global.bpffs.clone();
+        let counters = if self.bpf_log { Counters::reporting(bpffs) } else { Counters::new(bpffs) };
+        counters.prepare()?;
         let listener = listener::listen(&socket)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             let (renamed, names) = mpsc::channel(64);
-            let driver = Arc::new(Driver::new(global.name.clone(), store, global.bpffs.clone(), renamed)?);
+            let driver = Arc::new(Driver::new(global.name.clone(), store, counters, renamed)?);
             let shutdown = CancellationToken::new();
             on_signal(shutdown.clone())?;
             let Listener { socket, file } = listener;

@@ -3,7 +3,7 @@ use std::{
     collections::HashMap,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,11 +14,14 @@ use super::{
     Error, Hook, Plan, Result,
     kernel::{self, AttachType},
     pins::{self, PinnedLink, Pins},
+    reports::Reports,
 };
 use crate::state::id::EndpointId;
 
 /// The BPF programs, as `cargo xtask build-ebpf` made them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BPF_OBJECT"));
+/// The same, and they report.
+static REPORTING_OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BPF_OBJECT_LOG"));
 
 const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
 
@@ -43,6 +46,7 @@ pub struct Counters {
     bpffs: PathBuf,
     object: &'static [u8],
     loader: Mutex<Option<Loader>>,
+    reports: Option<Reports>,
 }
 
 /// aya's loader parses the kernel's BTF when it is made, for ≈ 18 ms: kept, once it is needed.
@@ -59,11 +63,22 @@ impl Counters {
         Self::with_object(bpffs, OBJECT)
     }
 
+    /// With programs that also report frames of foreign source MACs, to this driver's log. Each endpoint
+    /// then has a ring of 128 KiB. To be used within a tokio runtime, which reads the rings.
+    pub fn reporting(bpffs: PathBuf) -> Self {
+        Self { reports: Some(Reports::default()), ..Self::with_object(bpffs, REPORTING_OBJECT) }
+    }
+
     /// With other programs than the built-in ones. For tests: the programs and the map must have the
     /// same names.
     #[doc(hidden)]
     pub fn with_object(bpffs: PathBuf, object: &'static [u8]) -> Self {
-        Self { bpffs, object, loader: Mutex::new(None) }
+        Self { bpffs, object, loader: Mutex::new(None), reports: None }
+    }
+
+    /// The folder that has the endpoints' folders.
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs
     }
 
     /// Makes the folder, on a BPF file system. Mounts one on `/sys/fs/bpf` if the folder is to be there.
@@ -82,7 +97,7 @@ impl Counters {
         pins.create()?;
         self.attach_at(&pins, endpoint, plan).inspect_err(|_| {
             // Links that aren't pinned yet went with their descriptors.
-            if let Err(error) = pins.remove() {
+            if let Err(error) = self.detach(endpoint) {
                 tracing::warn!(%endpoint, %error, "counters that could not be attached are left behind");
             }
         })
@@ -97,7 +112,8 @@ impl Counters {
     }
 
     /// Takes over what a driver before us attached: its programs are replaced by ours if they differ, in
-    /// place, wherever the netdev is now. The hook stays what it is.
+    /// place, wherever the netdev is now. The hook stays what it is. Programs that report are always
+    /// replaced: the ring of the old ones went with the driver that read it.
     pub fn adopt(&self, endpoint: &EndpointId, plan: &Plan) -> Result<Adopted> {
         let pins = Pins::new(&self.bpffs, endpoint);
         let (rx, tx) = (pins.rx()?, pins.tx()?);
@@ -114,7 +130,7 @@ impl Counters {
         let mut adopted = Adopted::Unchanged;
         for linked in [rx, tx] {
             let program = load_program(&mut ebpf, endpoint, linked.at.to)?;
-            if renew(&linked, program.as_fd())
+            if renew(&linked, program.as_fd(), self.reports.is_some())
                 .map_err(|source| Error::Replace { endpoint: endpoint.clone(), source })?
             {
                 adopted = Adopted::Replaced;
@@ -125,6 +141,9 @@ impl Counters {
 
     /// Ends the counting and removes every trace of it. Fine if there is none.
     pub fn detach(&self, endpoint: &EndpointId) -> Result<()> {
+        if let Some(reports) = &self.reports {
+            reports.end(endpoint);
+        }
         Pins::new(&self.bpffs, endpoint).remove()
     }
 
@@ -135,12 +154,18 @@ impl Counters {
         let words = plan.spoof_check.words();
         let mac: &'static [u32; 2] = macs.entry(words).or_insert_with(|| Box::leak(Box::new(words)));
         let frags: &'static u32 = if plan.frags { &1 } else { &0 };
-        aya.override_global("SPOOF_CHECK", plan.spoof_check.constant(), true)
+        let failed = |source| Error::Load { endpoint: endpoint.clone(), source };
+        let mut ebpf = aya
+            .override_global("SPOOF_CHECK", plan.spoof_check.constant(), true)
             .override_global("SOURCE_MAC", mac, true)
             .override_global("XDP_FRAGS", frags, true)
             .map_pin_path("counters", pins.counters_path())
             .load(self.object)
-            .map_err(|source| Error::Load { endpoint: endpoint.clone(), source: source.into() })
+            .map_err(|source| failed(source.into()))?;
+        if let Some(reports) = &self.reports {
+            reports.follow(endpoint, &mut ebpf).map_err(failed)?;
+        }
+        Ok(ebpf)
     }
 
     fn loader(&self) -> MutexGuard<'_, Option<Loader>> {
@@ -193,10 +218,11 @@ fn is_before_tcx() -> bool {
     KernelVersion::current().is_ok_and(|running| running < TCX_SINCE)
 }
 
-/// Replaces a link's program if it isn't the same, and says whether it did.
-fn renew(linked: &PinnedLink, program: BorrowedFd<'_>) -> io::Result<bool> {
+/// Replaces a link's program if it isn't the same or if it is to be another `anyway`, and says whether it
+/// did.
+fn renew(linked: &PinnedLink, program: BorrowedFd<'_>, anyway: bool) -> io::Result<bool> {
     let old = kernel::program(linked.at.program_id)?;
-    if kernel::identity(old.as_fd())? == kernel::identity(program)? {
+    if !anyway && kernel::identity(old.as_fd())? == kernel::identity(program)? {
         return Ok(false);
     }
     kernel::replace(linked.fd.as_fd(), program)?;

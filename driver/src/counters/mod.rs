@@ -10,6 +10,7 @@ mod hook;
 mod kernel;
 mod pins;
 mod read;
+mod reports;
 
 pub use attach::{Adopted, Counters};
 pub use hook::{Hook, Plan, SpoofCheck};

@@ -217,12 +217,17 @@ pub struct Driver {
 impl Driver {
     /// On the namespace of the calling thread. Networks that a container joins or leaves are sent to
     /// `renamed`, for somebody to ask Docker for names; dropped if it is full.
-    pub fn new(name: String, store: Store, bpffs: PathBuf, renamed: mpsc::Sender<NetworkId>) -> Result<Self> {
+    pub fn new(
+        name: String,
+        store: Store,
+        counters: Counters,
+        renamed: mpsc::Sender<NetworkId>,
+    ) -> Result<Self> {
         Ok(Self {
             name,
             store,
-            counters: Arc::new(Counters::new(bpffs.clone())),
-            bpffs,
+            bpffs: counters.bpffs().to_owned(),
+            counters: Arc::new(counters),
             home: NetNs::current().map_err(Error::io("the host's network namespace"))?,
             rtnl: Rtnl::new().map_err(Error::io("an rtnetlink socket"))?,
             restored: Mutex::default(),

@@ -6,19 +6,21 @@ mod protocol {
     pub mod lifecycle;
     pub mod messages;
     pub mod options;
+    pub mod reports;
     pub mod rescue;
     pub mod restart;
     pub mod transport;
 }
 
 fn main() -> std::process::ExitCode {
-    use protocol::{lifecycle, messages, options, rescue, restart, transport};
+    use protocol::{lifecycle, messages, options, reports, rescue, restart, transport};
 
     let trials = [
         transport::trials(),
         messages::trials(),
         options::trials(),
         lifecycle::trials(),
+        reports::trials(),
         rescue::trials(),
         restart::trials(),
     ];

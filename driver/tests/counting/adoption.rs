@@ -56,6 +56,28 @@ fn other_programs_are_replaced_in_place() {
     }
 }
 
+/// A driver that reports forged frames, and one that doesn't, in turn.
+#[test]
+fn the_object_that_logs_counts_on() {
+    static LOGGING: &[u8] = aya::include_bytes_aligned!(env!("BPF_OBJECT_LOG"));
+    for rx_hook in [Hook::Xdp, Hook::Tcx] {
+        let mut lab = Lab::new(Setup { rx_hook, ..Setup::default() });
+        count(&lab);
+        let links = lab.link_ids();
+        for logs in [true, false] {
+            lab.counters = Counters::new(lab.bpffs());
+            if logs {
+                lab.counters = Counters::with_object(lab.bpffs(), LOGGING);
+            }
+            assert_eq!(lab.counters.adopt(&lab.endpoint, &lab.plan).unwrap(), Adopted::Replaced);
+            count(&lab);
+            lab.packets(From::Container).send(&frame((DUT_MAC, STRANGER), &[], 46));
+        }
+        assert_eq!(lab.link_ids(), links);
+        assert_eq!((lab.tx().packets, lab.rx().packets, lab.spoofed()), (600, 600, 2));
+    }
+}
+
 /// The same instructions with other constants are other programs, too.
 #[test]
 fn another_plan_takes_effect() {

@@ -164,7 +164,15 @@ impl Driver {
     /// Starts it, and waits until it answers.
     #[track_caller]
     pub fn serve(&self) {
-        self.spawn(self.serve_command(&[BINARY]));
+        self.serve_with(&[]);
+    }
+
+    /// Starts it with more options, and waits until it answers.
+    #[track_caller]
+    pub fn serve_with(&self, options: &[&str]) {
+        let mut command = self.serve_command(&[BINARY]);
+        command.args(options);
+        self.spawn(command);
     }
 
     /// Starts it as systemd does, with a socket that listens already.
@@ -196,6 +204,18 @@ impl Driver {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn pid(&self) -> u32 {
+        self.process().as_ref().expect("a running driver").id()
+    }
+
+    /// How many BPF maps it holds open.
+    pub fn open_maps(&self) -> usize {
+        let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("its descriptors");
+        // One that is closed meanwhile is none.
+        let targets = open.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
+        targets.filter(|target| target.as_os_str() == "anon_inode:bpf-map").count()
+    }
+
     /// How it ended, if it did.
     fn ended(&self) -> Option<ExitStatus> {
         let mut process = self.process();
@@ -217,8 +237,7 @@ impl Driver {
     /// Sends SIGTERM, and lets it go on.
     #[track_caller]
     pub fn ask_to_end(&self) {
-        let pid = self.process().as_ref().expect("a running driver").id();
-        kill(Pid::from_raw(pid.try_into().expect("a pid")), Signal::SIGTERM).expect("SIGTERM");
+        kill(Pid::from_raw(self.pid().try_into().expect("a pid")), Signal::SIGTERM).expect("SIGTERM");
     }
 
     /// Waits for the end.

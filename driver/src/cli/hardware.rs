@@ -63,7 +63,7 @@ pub struct Hardware {
     rtnl: Rtnl,
     links: Vec<Link>,
     /// By the PF's ifindex, each asked once.
-    rows: BTreeMap<u32, Vec<VfCounters>>,
+    rows: BTreeMap<u32, BTreeMap<u32, VfCounters>>,
 }
 
 impl Hardware {
@@ -128,11 +128,12 @@ impl Hardware {
     async fn row(&mut self, pf: u32, vf: u32) -> Option<(VfCounters, bool)> {
         if !self.rows.contains_key(&pf) {
             let few = self.rtnl.vf_settings(pf).await.is_ok_and(|vfs| vfs.len() <= MAX_COUNTED_VFS);
-            let rows = if few { self.rtnl.vf_counters(pf).await.unwrap_or_default() } else { Vec::new() };
+            let rows =
+                if few { self.rtnl.vf_counters(pf).await.unwrap_or_default() } else { BTreeMap::new() };
             self.rows.insert(pf, rows);
         }
         let rows = self.rows.get(&pf)?;
-        let any = rows.iter().any(|row| *row != VfCounters::default());
-        Some((*rows.get(vf as usize)?, any))
+        let any = rows.values().any(|row| *row != VfCounters::default());
+        Some((*rows.get(&vf)?, any))
     }
 }

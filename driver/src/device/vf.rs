@@ -2,7 +2,7 @@
 //!
 //! The kernel applies what one message holds in an order of its own and stops at the first failure, so
 //! each setting goes in a message of its own, and is read back by the caller.
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use netlink_packet_route::{
     AddressFamily,
@@ -204,19 +204,20 @@ impl VfCounters {
 }
 
 impl Rtnl {
-    /// The settings of the PF's VFs, in the order of their numbers.
-    pub async fn vf_settings(&self, pf: u32) -> Result<Vec<VfSettings>> {
+    /// The settings of the PF's VFs, by their numbers. One that the hardware's driver says nothing of is left
+    /// out.
+    pub async fn vf_settings(&self, pf: u32) -> Result<BTreeMap<u32, VfSettings>> {
         // Without statistics: with them the answer for some 220 VFs is larger than the crate's buffer,
         // and never arrives.
         let rows = self.vf_rows(pf, vec![LinkExtentMask::Vf, LinkExtentMask::SkipStats]).await?;
-        Ok(rows.iter().map(|row| settings(row)).collect())
+        Ok(rows.iter().filter_map(|row| Some((number(row)?, settings(row)))).collect())
     }
 
-    /// What the hardware counted for each of the PF's VFs, in the order of their numbers. For PFs with few
-    /// VFs only: see [`Rtnl::vf_settings`].
-    pub async fn vf_counters(&self, pf: u32) -> Result<Vec<VfCounters>> {
+    /// What the hardware counted for each of the PF's VFs, by their numbers. For PFs with at most
+    /// [`MAX_COUNTED_VFS`] only.
+    pub async fn vf_counters(&self, pf: u32) -> Result<BTreeMap<u32, VfCounters>> {
         let rows = self.vf_rows(pf, vec![LinkExtentMask::Vf]).await?;
-        Ok(rows.iter().map(|row| counters(row)).collect())
+        Ok(rows.iter().filter_map(|row| Some((number(row)?, counters(row)))).collect())
     }
 
     async fn vf_rows(&self, pf: u32, mask: Vec<LinkExtentMask>) -> Result<Vec<Vec<VfInfo>>> {
@@ -237,7 +238,7 @@ impl Rtnl {
         let message = LinkUnspec::new_with_index(pf).append_extra_attribute(list).build();
         acked(what.clone(), self.handle().link().set(message).execute()).await?;
         let now = self.vf_settings(pf).await?;
-        match now.get(vf as usize) {
+        match now.get(&vf) {
             Some(settings) if setting.is_in(settings) => Ok(()),
             Some(settings) => {
                 let reason = format!("the kernel took it, and reads back {settings:?}");
@@ -246,6 +247,15 @@ impl Rtnl {
             None => Err(Error::Protocol { what, reason: "the PF no longer has this VF".into() }),
         }
     }
+}
+
+/// Which VF a row is about. Its place in the list does not tell: the kernel leaves out VFs that it fails to
+/// read (`rtnl_fill_vfinfo`, net/core/rtnetlink.c).
+fn number(row: &[VfInfo]) -> Option<u32> {
+    row.iter().find_map(|info| match info {
+        VfInfo::Mac(mac) => Some(mac.vf_id),
+        _ => None,
+    })
 }
 
 fn settings(row: &[VfInfo]) -> VfSettings {

@@ -24,7 +24,7 @@ impl Driver {
         let links = self.rtnl.links().await?;
         let netdev = |vf: &pci::Vf| links.iter().find(|link| link.is_hardware("pci", &vf.address));
         let has_mac = |vf: &pci::Vf, mac| {
-            let administrative = settings.get(vf.index as usize).and_then(|settings| settings.mac);
+            let administrative = settings.get(&vf.index).and_then(|settings| settings.mac);
             administrative == Some(mac) || netdev(vf).is_some_and(|link| link.mac == Some(mac))
         };
         let by_mac = request.mac.and_then(|mac| vfs.iter().find(|vf| has_mac(vf, mac)));
@@ -53,7 +53,7 @@ impl Driver {
             free.retain(|vf| vf.index == index);
         }
         for vf in free {
-            let Some(original) = settings.get(vf.index as usize).cloned() else { continue };
+            let Some(original) = settings.get(&vf.index).cloned() else { continue };
             let link = match netdev(vf) {
                 Some(link) => Ok(link.clone()),
                 None => self.bind_vf(pf, &vfs, vf).await,
@@ -115,7 +115,7 @@ impl Driver {
             return VfCounters::default();
         }
         let rows = self.rtnl.vf_counters(pf.ifindex).await.unwrap_or_default();
-        rows.get(vf as usize).copied().unwrap_or_default()
+        rows.get(&vf).copied().unwrap_or_default()
     }
 
     async fn bind_vf(&self, pf: &Link, vfs: &[pci::Vf], vf: &pci::Vf) -> Result<Link> {
@@ -342,7 +342,7 @@ impl Driver {
             Err(Error::PfGone { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let settings = self.rtnl.vf_settings(pf.ifindex).await?.into_iter().nth(grant.index as usize);
+        let settings = self.rtnl.vf_settings(pf.ifindex).await?.remove(&grant.index);
         Ok(settings.map(|settings| (pf, settings)))
     }
 

@@ -218,11 +218,11 @@ fn conclude(outcomes: &[(Suite, Outcome)], strict: bool) -> Result<()> {
         if skipped.is_empty() { String::new() } else { format!("; SKIPPED: {}", skipped.join(", ")) };
     let line = format!("{all}, in {ran} of {} suites{skipping}", outcomes.len());
     if !bad.is_empty() {
-        bail!("{}: {line}", bad.join(", "));
+        bail!("tests failed in {}: {line}", bad.join(", "));
     }
     ensure!(skipped.is_empty() || !strict, "nothing may be left out: {line}");
     ensure!(all.passed > 0, "not one test was run: {line}");
-    say(&format!("Tests passed: {line}"));
+    say(&format!("No test failed: {line}"));
     Ok(())
 }
 

@@ -83,9 +83,13 @@ pub fn run(options: &Options) -> Result<()> {
         busybox::ensure()?;
     }
     let guest = suites.contains(&Suite::Sriov).then(guest).transpose()?;
-    bpf::build(None)?;
+    let runs = |suite: &Suite| *suite != Suite::Sriov || matches!(guest, Some(Ok(_)));
+    let built: Vec<_> = suites.iter().copied().filter(runs).collect();
+    if !built.is_empty() {
+        bpf::build(None)?;
+        process::step("Building the tests", cargo_test(&built).arg("--no-run"), BUILDING)?;
+    }
     let mut outcomes = Vec::new();
-    process::step("Building the tests", cargo_test(&suites).arg("--no-run"), BUILDING)?;
     for suite in suites {
         let outcome = match (&guest, suite) {
             (Some(Err(reason)), Suite::Sriov) => Outcome::Skipped(reason.clone()),
@@ -218,11 +222,11 @@ fn conclude(outcomes: &[(Suite, Outcome)], strict: bool) -> Result<()> {
         if skipped.is_empty() { String::new() } else { format!("; SKIPPED: {}", skipped.join(", ")) };
     let line = format!("{all}, in {ran} of {} suites{skipping}", outcomes.len());
     if !bad.is_empty() {
-        bail!("{}: {line}", bad.join(", "));
+        bail!("tests failed in {}: {line}", bad.join(", "));
     }
     ensure!(skipped.is_empty() || !strict, "nothing may be left out: {line}");
-    ensure!(all.passed > 0, "not one test was run: {line}");
-    say(&format!("Tests passed: {line}"));
+    ensure!(ran == 0 || all.passed > 0, "not one test was run: {line}");
+    say(&format!("No test failed: {line}"));
     Ok(())
 }
 

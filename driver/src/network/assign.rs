@@ -194,7 +194,7 @@ impl Driver {
     /// that is home.
     async fn restore(&self, link: &Link, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
         let original = &endpoint.original;
-        let Original { name, mac, mtu, up, alias, altnames, flags, tuning, ingress, stats: _, addressing } =
+        let Original { name, mac, mtu, up, alias, altnames, flags, tuning, ingress, addressing, .. } =
             original;
         let ifindex = link.ifindex;
         let mut reasons = Vec::new();
@@ -226,12 +226,14 @@ impl Driver {
         if let Some(grant) = &endpoint.vf {
             reasons.extend(self.restore_vf(link, grant, original).await);
         }
+        reasons.extend(self.end_uppers(ifindex, original).await);
         if !reasons.is_empty() {
             // Still tagged and counted, so that it is found again.
             return Err(Error::NotRestored { netdevice: link.name.clone(), reasons });
         }
         let endpoint_id = id.clone();
         self.counters(move |counters| counters.detach(&endpoint_id)).await?;
+        self.end_tcx(link, original).await?;
         let left = crate::device::link::require(&self.rtnl, LinkRef::Index(ifindex)).await?;
         if left.xdp {
             self.rtnl.xdp_off(ifindex).await?;
@@ -259,6 +261,8 @@ impl Driver {
             altnames: link.altnames.clone(),
             flags: link.flags,
             tuning: link.tuning,
+            tcx: self.tcx(link.ifindex).await?,
+            uppers: self.uppers(link.ifindex).await,
             stats: link.stats,
             ingress: self.rtnl.is_marked(link.ifindex).await?,
             addressing: self.rtnl.addressing(link.ifindex).await?,

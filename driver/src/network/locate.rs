@@ -101,6 +101,7 @@ impl Driver {
         tracing::debug!(%id, netdevice = name, found_as = link.name, "taking the netdev home");
         {
             let rtnl = Rtnl::within(&netns).map_err(Error::io("an rtnetlink socket in the container"))?;
+            self.end_uppers_here(&rtnl, &netns, link.ifindex, &endpoint.original).await;
             // Names that a container gave it could be taken on the host, and would keep it there.
             if let Err(error) = rtnl.set_altnames(&link, &[]).await {
                 tracing::warn!(%id, %error, "alternative names");

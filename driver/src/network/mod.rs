@@ -20,6 +20,7 @@ use crate::{
 
 mod assign;
 mod endpoints;
+mod leftovers;
 mod locate;
 mod locks;
 mod netdevice;

@@ -8,6 +8,7 @@ use std::{
     num::NonZeroI32,
     os::fd::{AsFd as _, AsRawFd as _},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use netlink_packet_core::{
@@ -32,6 +33,9 @@ use super::{
 
 /// `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;
+
+/// How long a request may wait, behind others and for the kernel's lock: making VFs holds that for seconds.
+const TURN: Duration = Duration::from_secs(10);
 
 const NLMSG_HEADER: usize = 16;
 const NLMSG_ERROR: u16 = 2;
@@ -87,7 +91,11 @@ impl Raw {
             connection.lock().unwrap_or_else(PoisonError::into_inner).exchange(message, flags)
         });
         let what = what.to_owned();
-        match asked.await {
+        let Ok(asked) = tokio::time::timeout(TURN, asked).await else {
+            let reason = format!("the kernel has not taken the request within {} s", TURN.as_secs());
+            return Err(Error::Protocol { what, reason });
+        };
+        match asked {
             Ok(Ok(bodies)) => Ok(bodies),
             Ok(Err(Failure::Kernel(message))) => {
                 Err(Error::netlink(what, rtnetlink::Error::NetlinkError(message)))

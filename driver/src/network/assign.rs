@@ -79,7 +79,10 @@ impl Driver {
         let Chosen { link, mac, vf, lower } = chosen;
         let link = self.cleared(link).await?;
         let endpoint = Endpoint {
-            original: self.original(&link).await?,
+            original: Original {
+                uppers: self.hosts_uppers(&request.network, &link).await?,
+                ..self.original(&link).await?
+            },
             ifindex: link.ifindex,
             hardware: link.hardware(),
             mac,
@@ -262,7 +265,7 @@ impl Driver {
             flags: link.flags,
             tuning: link.tuning,
             tcx: self.tcx(link.ifindex).await?,
-            uppers: self.uppers(link.ifindex).await,
+            uppers: Vec::new(),
             stats: link.stats,
             ingress: self.rtnl.is_marked(link.ifindex).await?,
             addressing: self.rtnl.addressing(link.ifindex).await?,

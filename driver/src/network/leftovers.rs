@@ -2,35 +2,37 @@
 //! ends with the handover; what the host had there before stays.
 use std::path::Path;
 
-use super::{Driver, Error, Result};
+use super::{Driver, Error, Result, netdevice::Refuse};
 use crate::{
     counters,
     device::{Link, Rtnl, netns, netns::NetNs, raw::Standing},
     state::{
-        Original,
+        NetworkId, Original,
         model::{TcxIds, Upper},
     },
 };
 
 impl Driver {
-    /// What stands on a netdev that is home, in other namespaces.
-    pub(super) async fn uppers(&self, ifindex: u32) -> Vec<Upper> {
-        let mut uppers = Vec::new();
+    /// What stands on a netdev that is home, in other namespaces, before it is given away. Nothing may,
+    /// unless the netdev is taken by force: it would see what the next container sends and receives.
+    pub(super) async fn hosts_uppers(&self, network: &NetworkId, link: &Link) -> Result<Vec<Upper>> {
+        let (mut uppers, mut names) = (Vec::new(), Vec::new());
         for path in netns::others(&self.home) {
-            match self.uppers_in(&path, ifindex).await {
-                Ok(Some((netns, _, found))) => {
-                    let upper = |upper: Standing| Upper { netns: netns.inode(), ifindex: upper.ifindex };
-                    uppers.extend(found.into_iter().map(upper));
-                }
-                Ok(None) => {}
-                // What is not noted as the host's is taken for a container's, later.
-                Err(error) => tracing::warn!(netns = %path.display(), %error, "looking for upper netdevs"),
+            let Some((netns, _, found)) = self.uppers_in(&path, link.ifindex).await? else { continue };
+            for Standing { ifindex, name, kind, .. } in found {
+                names.push(format!("the {kind} {name} in {}", path.display()));
+                uppers.push(Upper { netns: netns.inode(), ifindex });
             }
         }
-        if !uppers.is_empty() {
-            tracing::warn!(ifindex, ?uppers, "netdevs of other namespaces stand on it");
+        let state = self.store.get();
+        let forced = state.networks.get(network).is_some_and(|network| network.options.force);
+        if uppers.is_empty() || forced {
+            return Ok(uppers);
         }
-        uppers
+        Err(Refuse(&link.name).because(format!(
+            "{} is on top of it and would see its traffic; -o force=1 takes it all the same",
+            names.join(", ")
+        )))
     }
 
     /// Ends what stands on the netdev in the namespace where it is, before it goes home. What fails here

@@ -7,7 +7,7 @@ use std::{
 use serde_json::json;
 
 use crate::support::{
-    command, docker_id,
+    assert_names, command, docker_id,
     driver::Driver,
     look::Place,
     netns::Netns,
@@ -21,6 +21,7 @@ trials![
     upper_devices_end_with_the_handover,
     upper_devices_in_further_namespaces_end_too,
     the_hosts_upper_devices_stay,
+    upper_devices_elsewhere_are_refused,
     tcx_programs_end_with_the_handover,
     the_hosts_tcx_programs_stay,
     names_that_are_no_text_are_taken_off,
@@ -118,6 +119,24 @@ fn the_hosts_upper_devices_stay() {
     assert_has(&elsewhere.place(), &format!("{own}b"), true);
     command::ip(&format!("link del {own}"));
     driver.done("DeleteNetwork", &json!({"NetworkID": id}));
+    driver.finish();
+}
+
+fn upper_devices_elsewhere_are_refused() {
+    let driver = Driver::start();
+    let nic = Nic::new();
+    let elsewhere = Netns::new(format!("else{}", unique()));
+    let before = nic.look();
+    let network = simulated::create_network(&driver, &nic);
+    command::ip(&format!("link add link {} name {}s type macvlan mode bridge", nic.name, nic.name));
+    command::ip(&format!("link set {}s netns {}", nic.name, elsewhere.name()));
+    let request = simulated::endpoint(&network, &docker_id(), "");
+    let complaint = driver.refused("CreateEndpoint", &request);
+    assert_names(&complaint, &[&nic.name, &format!("macvlan {}s", nic.name), elsewhere.name(), "force=1"]);
+    assert_eq!(nic.look(), before);
+    elsewhere.ip(&format!("link del {}s", nic.name));
+    Container::start(&driver, &nic, &network).stop();
+    driver.done("DeleteNetwork", &json!({"NetworkID": network}));
     driver.finish();
 }
 

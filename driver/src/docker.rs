@@ -100,7 +100,8 @@ impl Docker {
                 StatusCode::OK => {
                     serde_json::from_slice(&body).map(Some).map_err(|failure| error(failure.to_string()))
                 }
-                StatusCode::NOT_FOUND => Ok(None),
+                // Another server's 404, a proxy's say, is none of Docker's own.
+                StatusCode::NOT_FOUND if is_dockers(&body) => Ok(None),
                 _ => Err(error(format!("{path}: {status}: {}", String::from_utf8_lossy(&body).trim()))),
             }
         };
@@ -108,6 +109,16 @@ impl Docker {
             .await
             .unwrap_or_else(|_| Err(error(format!("{path}: no answer within {} s", PATIENCE.as_secs()))))
     }
+}
+
+/// `{"message":"network 0123 not found"}`
+fn is_dockers(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Refusal {
+        message: String,
+    }
+    let refusal: Result<Refusal, _> = serde_json::from_slice(body);
+    refusal.is_ok_and(|refusal| refusal.message.contains("network") && refusal.message.contains("not found"))
 }
 
 /// hyper's errors keep their cause to themselves.

@@ -47,12 +47,8 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
-    /// Run all tests, on real kernels and engines, with everything they need
-    Test {
-        /// For `cargo test`
-        #[arg(last = true)]
-        arguments: Vec<String>,
-    },
+    /// Run the tests, on real kernels, engines and VFs, with everything they need
+    Test(test::Options),
     /// Hand a netdev to a container, move traffic, compare the counters
     Demo(demo::Options),
     /// Run a program in a throw-away guest that has two NICs with SR-IOV
@@ -82,12 +78,12 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::BuildEbpf { toolchain, twice: false } => bpf::build(*toolchain),
         Command::BuildEbpf { toolchain, twice: true } => bpf::build_twice(*toolchain),
         Command::Build { release } => build::driver(*release).map(drop),
-        Command::Test { arguments } => test::run(arguments),
+        Command::Test(options) => test::run(options),
         Command::Demo(options) => demo::run(options),
         Command::Vm { seconds, program } => {
-            let status = vm::run(program, Duration::from_secs(*seconds))?;
+            let ended = vm::run(&vm::prepare()?, program, Duration::from_secs(*seconds))?;
             // Without a code it was killed.
-            return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(125).into());
+            return Ok(ended.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(125).into());
         }
     }?;
     Ok(ExitCode::SUCCESS)

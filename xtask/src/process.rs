@@ -63,20 +63,19 @@ fn quoted(word: &str) -> String {
 
 /// Announces `what`, runs the command, shows its output only if it fails.
 pub fn step(what: &str, command: &mut Command, limit: Duration) -> Result<()> {
-    announced(what, command, limit, false)
-}
-
-/// Announces `what` and runs the command with its output passed through.
-pub fn stream(what: &str, command: &mut Command, limit: Duration) -> Result<()> {
-    announced(what, command, limit, true)
+    let mut step = Step::begin(what);
+    let watch = Watch { limit, step: Some(&mut step), pass: false, heed: true };
+    run(command, watch).with_context(|| format!("failed: {what}"))?;
+    step.done();
+    Ok(())
 }
 
 /// Announces `what`, runs the command with its output passed through, and judges nothing.
-pub fn status(what: &str, command: &mut Command, limit: Duration) -> Result<ExitStatus> {
+pub fn show(what: &str, command: &mut Command, limit: Duration) -> Result<Ended> {
     let mut step = Step::begin(what);
     let ended = watched(command, Watch { limit, step: Some(&mut step), pass: true, heed: true })?;
     step.done();
-    Ok(ended.status)
+    Ok(ended)
 }
 
 /// What a command writes to its standard output.
@@ -99,14 +98,6 @@ pub fn succeeds(command: &mut Command) -> bool {
     text(command).is_ok()
 }
 
-fn announced(what: &str, command: &mut Command, limit: Duration, pass: bool) -> Result<()> {
-    let mut step = Step::begin(what);
-    let watch = Watch { limit, step: Some(&mut step), pass, heed: true };
-    run(command, watch).with_context(|| format!("failed: {what}"))?;
-    step.done();
-    Ok(())
-}
-
 /// How a command is watched over.
 struct Watch<'a> {
     /// It is ended after this time.
@@ -126,10 +117,11 @@ impl Watch<'_> {
 }
 
 /// How a command ended.
-struct Ended {
-    status: ExitStatus,
-    /// Its standard output, unless that was passed through.
-    stdout: String,
+pub struct Ended {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// Its standard output.
+    pub stdout: String,
     /// The last lines of both, unless passed through.
     tail: VecDeque<String>,
 }
@@ -158,19 +150,21 @@ fn watched(command: &mut Command, mut watch: Watch) -> Result<Ended> {
     let mut ended = None;
     let status = loop {
         match (lines.recv_timeout(Duration::from_millis(50)), ended) {
-            (Ok((stream, line)), _) => match &mut watch.step {
-                Some(step) if watch.pass => step.pass(stream, &line),
-                _ => {
-                    if stream == Stream::Out {
-                        stdout.push_str(&line);
-                        stdout.push('\n');
-                    }
-                    tail.push_back(line);
-                    if tail.len() > TAIL {
-                        tail.pop_front();
+            (Ok((stream, line)), _) => {
+                if stream == Stream::Out {
+                    stdout.push_str(&line);
+                    stdout.push('\n');
+                }
+                match &mut watch.step {
+                    Some(step) if watch.pass => step.pass(stream, &line),
+                    _ => {
+                        tail.push_back(line);
+                        if tail.len() > TAIL {
+                            tail.pop_front();
+                        }
                     }
                 }
-            },
+            }
             // Also if a grandchild that lives on holds the pipes open.
             (Err(_), Some(status)) => break status,
             (Err(RecvTimeoutError::Disconnected), None) => thread::sleep(Duration::from_millis(5)),

@@ -1,47 +1,292 @@
-//! `test`: everything, on the kernel and the engine of this machine.
+//! `test`: everything, on the kernel and the engine of this machine, and on VFs in a guest.
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail, ensure};
+use clap::{Args, ValueEnum};
+use serde_json::Value;
 
 use crate::build::cargo;
 use crate::packages::{self, Need};
-use crate::step::say;
-use crate::{bpf, busybox, engine, must_be_root, process};
+use crate::process::{self, Ended};
+use crate::step::{note, say, show};
+use crate::vm::{self, Guest};
+use crate::{bpf, busybox, engine, interrupt, must_be_root, workspace};
 
 const BUILDING: Duration = Duration::from_mins(20);
 const RUNNING: Duration = Duration::from_mins(15);
+/// All of it is emulated, and the day's churn is long.
+const RUNNING_IN_GUEST: Duration = Duration::from_mins(45);
 
-/// Sets up what tests need and runs them; `arguments` are for `cargo test`.
-pub fn run(arguments: &[String]) -> Result<()> {
-    must_be_root("test", "tests make netdevs and start engines")?;
-    let mut needs = engine::needs();
-    for (program, package) in [
-        ("bpftool", "bpftool"),
-        ("ip", "iproute2"),
-        ("tc", "iproute2"),
-        ("ethtool", "ethtool"),
-        ("nsenter", "util-linux"),
-        ("setpriv", "util-linux"),
-    ] {
-        needs.push(Need::program(program, &[package]));
+/// What the tests take.
+#[derive(Args)]
+pub struct Options {
+    /// Which to run [default: all]
+    #[arg(value_enum)]
+    suites: Vec<Suite>,
+    /// A suite that can't run here is a failure, as it always is where CI is set
+    #[arg(long)]
+    strict: bool,
+    /// For the test programs: names of tests, --nocapture, …
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+/// Tests that are run together.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Suite {
+    /// Inside the crates; needs neither root nor a network
+    Unit,
+    /// The real binary, spoken to as an engine would
+    Protocol,
+    /// The counters against generators' own figures
+    Counting,
+    /// The real binary under a real engine
+    Engine,
+    /// The real binary, a real engine and SR-IOV VFs, in a guest
+    Sriov,
+}
+
+/// How a suite came out.
+enum Outcome {
+    Ran(Tally),
+    /// It can't be run here, and this is why.
+    Skipped(String),
+    /// It did not get to the end.
+    Broken(String),
+}
+
+/// What a suite's test programs said at their ends.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: u32,
+    failed: u32,
+    ignored: u32,
+}
+
+/// Sets up what the suites need, and runs them.
+pub fn run(options: &Options) -> Result<()> {
+    let mut suites = options.suites.clone();
+    if suites.is_empty() {
+        suites = Suite::value_variants().to_vec();
     }
-    packages::ensure("testing", &needs)?;
-    busybox::ensure()?;
+    suites.sort_unstable();
+    suites.dedup();
+    let strict = options.strict || std::env::var_os("CI").is_some_and(|ci| !ci.is_empty() && ci != "false");
+    if suites != [Suite::Unit] {
+        must_be_root("test", "tests make netdevs and start engines")?;
+    }
+    packages::ensure("testing", &needs(&suites))?;
+    if suites.iter().any(|suite| matches!(suite, Suite::Protocol | Suite::Engine)) {
+        busybox::ensure()?;
+    }
+    let guest = suites.contains(&Suite::Sriov).then(guest).transpose()?;
     bpf::build(None)?;
-    let (for_cargo, _) =
-        arguments.split_at(arguments.iter().position(|word| word == "--").unwrap_or(arguments.len()));
-    let chosen = for_cargo.iter().any(|word| word.starts_with("-p") || word.starts_with("--package"));
-    let test = || {
-        let mut test = cargo();
-        test.arg("test").args((!chosen).then_some("--workspace"));
-        test
+    let mut outcomes = Vec::new();
+    process::step("Building the tests", cargo_test(&suites).arg("--no-run"), BUILDING)?;
+    for suite in suites {
+        let outcome = match (&guest, suite) {
+            (Some(Err(reason)), Suite::Sriov) => Outcome::Skipped(reason.clone()),
+            (Some(Ok(guest)), Suite::Sriov) => in_guest(guest, &options.arguments)?,
+            _ => here(suite, &options.arguments)?,
+        };
+        outcomes.push((suite, outcome));
+    }
+    conclude(&outcomes, strict)
+}
+
+fn needs(suites: &[Suite]) -> Vec<Need> {
+    let mut needs = Vec::new();
+    if suites.contains(&Suite::Engine) {
+        needs.extend(engine::needs());
+    }
+    if suites.iter().any(|suite| matches!(suite, Suite::Protocol | Suite::Counting | Suite::Engine)) {
+        needs.extend([
+            Need::program("bpftool", &["bpftool"]),
+            Need::program("ip", &["iproute2"]),
+            Need::program("tc", &["iproute2"]),
+            Need::program("ethtool", &["ethtool"]),
+            Need::program("nsenter", &["util-linux"]),
+            Need::program("setpriv", &["util-linux"]),
+        ]);
+    }
+    needs
+}
+
+/// A guest, or why there is none.
+fn guest() -> Result<Result<Guest, String>> {
+    match vm::prepare() {
+        Ok(guest) => Ok(Ok(guest)),
+        Err(error) => {
+            interrupt::check()?;
+            say("NO GUEST WITH SR-IOV CAN BE HAD HERE: the suite sriov will not run");
+            show(&error);
+            Ok(Err(format!("{error:#}").lines().next().unwrap_or_default().to_owned()))
+        }
+    }
+}
+
+/// `cargo test`, told what of it.
+fn cargo_test(suites: &[Suite]) -> Command {
+    let mut test = cargo();
+    test.arg("test");
+    // Targets alone would be looked for in xtask, too.
+    if suites.contains(&Suite::Unit) {
+        test.args(["--workspace", "--lib", "--bins"]);
+    } else {
+        test.args(["--package", "docker-passthrough"]);
+    }
+    for suite in suites.iter().filter(|suite| **suite != Suite::Unit) {
+        test.args(["--test", &suite.to_string()]);
+    }
+    test
+}
+
+/// Where cargo has put the test program of a suite that is built.
+fn program(suite: Suite) -> Result<PathBuf> {
+    let mut test = cargo_test(&[suite]);
+    test.args(["--no-run", "--message-format", "json-render-diagnostics"]);
+    let messages = process::text_within(BUILDING, &mut test)?;
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut programs = messages.filter_map(|message| {
+        let ours = message.pointer("/target/name")? == suite.to_string().as_str();
+        message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
+    });
+    programs.next().with_context(|| format!("cargo built no test program {suite}"))
+}
+
+fn here(suite: Suite, arguments: &[String]) -> Result<Outcome> {
+    let mut test = cargo_test(&[suite]);
+    // Every crate reports, also after one that failed.
+    test.args(["--no-fail-fast", "--"]).args(arguments);
+    judge(process::show(&format!("Running the tests: {suite}"), &mut test, RUNNING))
+}
+
+fn in_guest(guest: &Guest, arguments: &[String]) -> Result<Outcome> {
+    let program = program(Suite::Sriov)?;
+    ensure!(
+        program.starts_with(workspace::root()),
+        "the guest sees this repository alone, and {} is outside: unset CARGO_TARGET_DIR",
+        program.display()
+    );
+    say("Running the tests: sriov, in a guest");
+    let mut words = vec![program.display().to_string(), "--include-ignored".into()];
+    words.extend_from_slice(arguments);
+    judge(vm::run(guest, &words, RUNNING_IN_GUEST))
+}
+
+fn judge(ended: Result<Ended>) -> Result<Outcome> {
+    interrupt::check()?;
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(error) => {
+            show(&error);
+            return Ok(Outcome::Broken(format!("{error:#}").lines().next().unwrap_or_default().to_owned()));
+        }
     };
-    process::step("Building the tests", test().arg("--no-run").args(for_cargo), BUILDING)?;
-    // What is missing is then a failure, not a reason to skip.
-    let mut test = test();
-    // Every suite reports, also after one that failed.
-    test.arg("--no-fail-fast").args(arguments).env("DOCKER_PASSTHROUGH_TESTS_STRICT", "1");
-    process::stream("Running the tests", &mut test, RUNNING)?;
-    say("All tests passed");
+    let tally = Tally::of(&ended.stdout);
+    Ok(match tally {
+        Some(tally) if ended.status.success() == (tally.failed == 0) => Outcome::Ran(tally),
+        _ => Outcome::Broken(format!("it ended early: {}", ended.status)),
+    })
+}
+
+/// What a suite came to, a line each, and then all of them together.
+fn conclude(outcomes: &[(Suite, Outcome)], strict: bool) -> Result<()> {
+    say("The tests");
+    let mut all = Tally::default();
+    let (mut skipped, mut bad) = (Vec::new(), Vec::new());
+    for (suite, outcome) in outcomes {
+        note(&format!("{:9} {outcome}", suite.to_string()));
+        match outcome {
+            Outcome::Ran(tally) => {
+                all.passed += tally.passed;
+                all.failed += tally.failed;
+                all.ignored += tally.ignored;
+                if tally.failed > 0 {
+                    bad.push(suite.to_string());
+                }
+            }
+            Outcome::Skipped(_) => skipped.push(suite.to_string()),
+            Outcome::Broken(_) => bad.push(suite.to_string()),
+        }
+    }
+    let ran = outcomes.len() - skipped.len();
+    let skipping =
+        if skipped.is_empty() { String::new() } else { format!("; SKIPPED: {}", skipped.join(", ")) };
+    let line = format!("{all}, in {ran} of {} suites{skipping}", outcomes.len());
+    if !bad.is_empty() {
+        bail!("{}: {line}", bad.join(", "));
+    }
+    ensure!(skipped.is_empty() || !strict, "nothing may be left out: {line}");
+    ensure!(all.passed > 0, "not one test was run: {line}");
+    say(&format!("Tests passed: {line}"));
     Ok(())
+}
+
+impl Tally {
+    /// Adds up the last lines of test programs, if there are any.
+    fn of(output: &str) -> Option<Self> {
+        let lines = output.lines().filter_map(|line| line.split_once("test result: "));
+        let tallies = lines.map(|(_, counts)| {
+            let count = |what| {
+                let before = counts.split(what).next().filter(|before| before.len() < counts.len());
+                before.and_then(|before| before.trim().rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+            };
+            Self { passed: count(" passed"), failed: count(" failed"), ignored: count(" ignored") }
+        });
+        tallies.reduce(|a, b| Self {
+            passed: a.passed + b.passed,
+            failed: a.failed + b.failed,
+            ignored: a.ignored + b.ignored,
+        })
+    }
+}
+
+impl fmt::Display for Suite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        if self.ignored > 0 {
+            write!(f, ", {} not run", self.ignored)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ran(tally) => tally.fmt(f),
+            Self::Skipped(why) => write!(f, "SKIPPED: {why}"),
+            Self::Broken(why) => write!(f, "FAILED: {why}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Tally;
+
+    #[test]
+    fn the_ends_of_test_programs_are_added_up() {
+        let output = "test a ... ok\n\
+            test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.1s\n\
+            \r\n\
+            test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s\r\n";
+        assert_eq!(Tally::of(output), Some(Tally { passed: 15, failed: 2, ignored: 1 }));
+    }
+
+    #[test]
+    fn without_an_end_there_is_no_tally() {
+        assert_eq!(Tally::of("test a ... ok\nKernel panic"), None);
+    }
 }

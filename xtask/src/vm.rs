@@ -4,14 +4,13 @@
 //! test that cargo has built runs there as it is: `vm` can be cargo's runner.
 use std::fs;
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::daemon::unique;
 use crate::packages::{self, Need};
-use crate::process::{self, command};
+use crate::process::{self, Ended, command};
 use crate::{must_be_root, workspace};
 
 /// What the guest has. Another list is another root.
@@ -22,20 +21,29 @@ const OLDEST: &str = "trixie";
 /// Hosts older than that.
 const OLD: [&str; 2] = ["bullseye", "bookworm"];
 
-/// Runs a program, given by its path there and its arguments, in a guest of its own.
-pub fn run(program: &[String], limit: Duration) -> Result<ExitStatus> {
+/// What a guest boots from.
+pub struct Guest {
+    root: PathBuf,
+}
+
+/// Makes the guest's root, if it is not there; an error says why no guest can be had here.
+pub fn prepare() -> Result<Guest> {
     must_be_root("vm -- PROGRAM", "it mounts what the guest sees")?;
     if std::env::consts::ARCH != "x86_64" {
         bail!("the guest is an x86_64 machine with igb NICs, and this is {}", std::env::consts::ARCH);
     }
-    let root = root()?;
+    Ok(Guest { root: root()? })
+}
+
+/// Runs a program, given by its path there and its arguments, in a guest of its own.
+pub fn run(guest: &Guest, program: &[String], limit: Duration) -> Result<Ended> {
     let folder = workspace::target("vm").join(format!("run-{}", unique()?));
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let folder = Folder(folder);
     fs::write(folder.0.join("command"), words(program)?).context("writing the guest's command")?;
-    let mut guest = command(workspace::root().join("xtask/vm/run.sh"));
-    guest.arg(workspace::root()).arg(&root).arg(&folder.0);
-    process::status("Booting a guest with two SR-IOV NICs", &mut guest, limit)
+    let mut run = command(workspace::root().join("xtask/vm/run.sh"));
+    run.arg(workspace::root()).arg(&guest.root).arg(&folder.0);
+    process::show("Booting a guest with two SR-IOV NICs", &mut run, limit)
 }
 
 /// Folder, environment, program and arguments for the guest's init.

@@ -1,8 +1,9 @@
 //! `serve`: the driver.
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -16,7 +17,11 @@ use crate::{
     counters::Counters,
     docker::Docker,
     network::Driver,
-    plugin::{listener, routes::Calls, server},
+    plugin::{
+        listener::{self, Listener},
+        routes::Calls,
+        server,
+    },
     state::{NetworkId, Store},
 };
 
@@ -24,7 +29,10 @@ use crate::{
 const PLUGINS: &str = "/run/docker/plugins";
 
 /// How often what is remembered is compared with what is: containers can end without any call.
-const LOOK: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_secs(10);
+
+/// How often in a row Docker has to say that it has no such network.
+const CERTAIN: u32 = 2;
 
 /// After a call, the engine takes this long to know the container, and to let go of its locks.
 const NAMES_AFTER: [Duration; 3] =
@@ -49,6 +57,7 @@ enum LogFormat {
 impl Serve {
     pub fn run(self, global: &Global) -> anyhow::Result<()> {
         self.log();
+        more_descriptors();
         let socket = self.socket.unwrap_or_else(|| PathBuf::from(format!("{PLUGINS}/{}.sock", global.name)));
         let docker = Docker::new(&global.docker_host)?;
         let store = Store::open(&global.state_dir)?;
@@ -60,9 +69,15 @@ impl Serve {
             let driver = Arc::new(Driver::new(global.name.clone(), store, global.bpffs.clone(), renamed)?);
             let shutdown = CancellationToken::new();
             on_signal(shutdown.clone())?;
-            let socket = listener.socket.try_clone().context("the plugin's socket")?;
+            let Listener { socket, file } = listener;
             socket.set_nonblocking(true).context("the plugin's socket")?;
             let socket = tokio::net::UnixListener::from_std(socket).context("the plugin's socket")?;
+            let ending = shutdown.clone();
+            tokio::spawn(async move {
+                // At once, so that the engine asks the next driver, while this one finishes.
+                ending.cancelled().await;
+                drop(file);
+            });
             tokio::spawn(keep_names(Arc::clone(&driver), docker.clone(), names));
             // Beside the calls: the socket answers at once.
             tokio::spawn(keep_true(Arc::clone(&driver), docker));
@@ -78,7 +93,6 @@ impl Serve {
             anyhow::Ok(())
         })?;
         runtime.shutdown_timeout(Duration::from_secs(1));
-        drop(listener);
         tracing::info!("ended");
         Ok(())
     }
@@ -98,6 +112,15 @@ impl Serve {
     }
 }
 
+/// A connection takes one, and so does each look into a namespace: as many as root may have.
+fn more_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "raising the limit of open files");
+    }
+}
+
 fn on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
@@ -114,24 +137,41 @@ fn on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
 
 /// Compares what is remembered with what is, at the start and from time to time.
 async fn keep_true(driver: Arc<Driver>, docker: Docker) {
-    driver.recover_strays().await;
     driver.adopt_all().await;
+    let mut unknown = BTreeMap::new();
     let mut tick = tokio::time::interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        driver.reconcile().await;
-        for id in driver.state().networks.keys() {
-            match docker.network(id).await {
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    if let Err(error) = driver.forget_removed(id).await {
-                        tracing::error!(network = id.short(), %error, "forgetting");
-                    }
+        let looking = Arc::clone(&driver);
+        // A task of its own: one pass that panics is not the last.
+        let pass = tokio::spawn(async move {
+            looking.reconcile().await;
+            looking.tidy().await;
+        });
+        if let Err(error) = pass.await {
+            tracing::error!(%error, "comparing what is remembered with what is");
+        }
+        forget_removed(&driver, &docker, &mut unknown).await;
+    }
+}
+
+/// Forgets the networks that Docker says it does not have, in `unknown` how often in a row.
+async fn forget_removed(driver: &Driver, docker: &Docker, unknown: &mut BTreeMap<NetworkId, u32>) {
+    for id in driver.state().networks.keys() {
+        match docker.network(id).await {
+            Ok(Some(_)) => _ = unknown.remove(id),
+            Ok(None) => {
+                let times = unknown.entry(id.clone()).or_default();
+                *times += 1;
+                if *times >= CERTAIN
+                    && let Err(error) = driver.forget_removed(id).await
+                {
+                    tracing::error!(network = id.short(), %error, "forgetting");
                 }
-                // Only Docker's own word counts.
-                Err(_) => break,
             }
+            // Only Docker's own word counts.
+            Err(_) => return unknown.clear(),
         }
     }
 }

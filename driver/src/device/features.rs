@@ -7,7 +7,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 
-use super::rtnl::{Error, Result};
+use super::rtnl::{Error, Result, runtime};
 
 const REQUEST: Duration = Duration::from_secs(3);
 
@@ -88,9 +88,12 @@ impl ParseableParametrized<[u8], GenlHeader> for Dev {
 pub async fn xdp_features(ifindex: u32) -> Result<XdpFeatures> {
     let what = || format!("asking for the XDP features of netdev {ifindex}");
     let protocol = |reason: String| Error::Protocol { what: what(), reason };
-    let (connection, mut handle, _) =
-        genetlink::new_connection().map_err(|source| Error::io(what(), source))?;
-    let connection = tokio::spawn(connection);
+    let runtime = runtime().map_err(|source| Error::io(what(), source))?;
+    let (connection, mut handle, _) = {
+        let _entered = runtime.enter();
+        genetlink::new_connection().map_err(|source| Error::io(what(), source))?
+    };
+    let connection = runtime.spawn(connection);
     let asked = async {
         let mut request = NetlinkMessage::from(GenlMessage::from_payload(Dev::Get { ifindex }));
         request.header.flags = NLM_F_REQUEST;

@@ -51,6 +51,8 @@ pub struct Link {
     pub name: String,
     /// Hardware address, if the link layer is Ethernet.
     pub mac: Option<Mac>,
+    /// The address that its hardware came with.
+    pub permanent_mac: Option<Mac>,
     /// Largest packet, in bytes, without the link layer's header.
     pub mtu: u32,
     /// Smallest and largest MTU that its driver takes; 0 where it does not say.
@@ -116,6 +118,11 @@ impl Parent {
         Path::new("/sys/bus").join(&self.bus).join("devices").join(&self.device)
     }
 
+    /// Whether it is a VF.
+    pub fn is_vf(&self) -> bool {
+        self.bus == "pci" && self.sysfs().join("physfn").exists()
+    }
+
     /// The name of the kernel driver that is bound to it.
     pub fn driver(&self) -> Option<String> {
         let driver = self.sysfs().join("driver").read_link().ok()?;
@@ -174,9 +181,16 @@ impl Link {
         self.mac.is_some()
     }
 
-    /// The hardware behind it, `pci/0000:01:10.0`, which no container can change.
+    /// The hardware behind it, which no container can change: `pci/0000:01:10.0` for a VF, and with the
+    /// port's permanent address where one device may have several ports.
     pub fn hardware(&self) -> Option<String> {
-        self.parent.as_ref().map(|parent| format!("{}/{}", parent.bus, parent.device))
+        let parent = self.parent.as_ref()?;
+        let device = format!("{}/{}", parent.bus, parent.device);
+        // A VF has one netdev, and on some drivers a permanent address that is not.
+        Some(match self.permanent_mac {
+            Some(mac) if !parent.is_vf() => format!("{device}/{mac}"),
+            _ => device,
+        })
     }
 
     /// Whether this hardware is behind it.
@@ -219,6 +233,9 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(octets) if ethernet => {
                     link.mac = <[u8; 6]>::try_from(octets).ok().map(Mac);
+                }
+                LinkAttribute::PermAddress(octets) if ethernet => {
+                    link.permanent_mac = <[u8; 6]>::try_from(octets).ok().map(Mac);
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::MinMtu(min) => link.mtu_range.0 = min,

@@ -33,7 +33,8 @@ impl NetNs {
         let kind = unsafe { nix::libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
         if kind != nix::libc::CLONE_NEWNET {
             let message = format!("{} is not a network namespace", path.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+            // As if it were not there.
+            return Err(io::Error::new(io::ErrorKind::NotFound, message));
         }
         let inode = file.metadata()?.ino();
         Ok(Self { file, inode })
@@ -42,6 +43,11 @@ impl NetNs {
     /// That of the calling thread.
     pub fn current() -> io::Result<Self> {
         Self::open(Path::new("/proc/thread-self/ns/net"))
+    }
+
+    /// Another hold on the same namespace.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()?, inode: self.inode })
     }
 
     /// Names the namespace in this boot.

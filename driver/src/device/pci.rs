@@ -1,9 +1,6 @@
 //! SR-IOV as sysfs has it: which netdev is a PF, what its VFs are, how they are made and bound to a driver
 //! (Documentation/ABI/testing/sysfs-bus-pci). Paths go by PCI address, as names and ifindexes change.
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 
 use super::{Link, link::Parent};
 
@@ -22,38 +19,29 @@ pub struct Vf {
     pub driver: Option<String>,
 }
 
-impl Vf {
-    fn sysfs(&self) -> PathBuf {
-        parent(&self.address).sysfs()
+/// Binds a VF to this kernel driver, also where the administrator has switched off that new VFs are. Blocks
+/// while the driver probes.
+pub fn bind(address: &str, driver: &str) -> io::Result<()> {
+    let wanted = parent(address).sysfs().join("driver_override");
+    fs::write(&wanted, driver)?;
+    let probed = fs::write("/sys/bus/pci/drivers_probe", address);
+    // A line feed takes the wish back: whoever unbinds it later shall find it as it was.
+    fs::write(&wanted, "\n")?;
+    probed?;
+    // The write succeeds even if the probe failed.
+    match parent(address).driver() {
+        Some(bound) if bound == driver => Ok(()),
+        bound => Err(io::Error::other(format!("{address} is bound to {bound:?}, not to {driver}"))),
     }
+}
 
-    /// Binds the VF to this kernel driver, also where the administrator has switched off that new VFs are.
-    /// Blocks while the driver probes.
-    pub fn bind(&self, driver: &str) -> io::Result<()> {
-        let folder = self.sysfs();
-        let wanted = folder.join("driver_override");
-        fs::write(&wanted, driver)?;
-        let probed = fs::write("/sys/bus/pci/drivers_probe", &self.address);
-        // A line feed takes the wish back: whoever unbinds it later shall find it as it was.
-        fs::write(&wanted, "\n")?;
-        probed?;
-        // The write succeeds even if the probe failed.
-        match parent(&self.address).driver() {
-            Some(bound) if bound == driver => Ok(()),
-            bound => {
-                Err(io::Error::other(format!("{} is bound to {bound:?}, not to {driver}", self.address)))
-            }
-        }
-    }
-
-    /// Unbinds the VF from its driver and binds it again, for a fresh netdev. Blocks.
-    pub fn rebind(&self) -> io::Result<()> {
-        let Some(driver) = parent(&self.address).driver() else {
-            return Err(io::Error::other(format!("{} has no driver", self.address)));
-        };
-        fs::write(self.sysfs().join("driver/unbind"), &self.address)?;
-        self.bind(&driver)
-    }
+/// Unbinds a VF from its driver and binds it again, for a fresh netdev. Blocks.
+pub fn rebind(address: &str) -> io::Result<()> {
+    let Some(driver) = parent(address).driver() else {
+        return Err(io::Error::other(format!("{address} has no driver")));
+    };
+    fs::write(parent(address).sysfs().join("driver/unbind"), address)?;
+    bind(address, &driver)
 }
 
 fn parent(address: &str) -> Parent {

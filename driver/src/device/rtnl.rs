@@ -2,13 +2,14 @@
 use std::{
     io,
     os::fd::{FromRawFd as _, IntoRawFd as _},
+    sync::OnceLock,
     time::Duration,
 };
 
 use futures_util::{Stream, TryStreamExt as _};
 use netlink_packet_core::ErrorMessage;
 use netlink_sys::{Socket, TokioSocket, protocols::NETLINK_ROUTE};
-use tokio::{sync::Mutex, task::JoinHandle};
+use tokio::{runtime::Runtime, sync::Mutex, task::JoinHandle};
 
 use super::{netns::NetNs, raw::Raw};
 
@@ -118,9 +119,6 @@ impl Drop for Rtnl {
 
 impl Rtnl {
     /// In the namespace of the calling thread.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime.
     pub fn new() -> io::Result<Self> {
         Self::on(socket()?, socket()?)
     }
@@ -133,10 +131,12 @@ impl Rtnl {
 
     fn on(socket: Socket, raw: Socket) -> io::Result<Self> {
         let raw = Raw::on(raw)?;
+        let runtime = runtime()?;
+        let _entered = runtime.enter();
         // SAFETY: the descriptor was just taken out of `Socket`, so this is its only owner.
         let socket = unsafe { TokioSocket::from_raw_fd(socket.into_raw_fd()) };
         let (connection, handle, _) = rtnetlink::from_socket(socket);
-        Ok(Self { handle, connection: tokio::spawn(connection), raw, dumping: Mutex::default() })
+        Ok(Self { handle, connection: runtime.spawn(connection), raw, dumping: Mutex::default() })
     }
 
     pub(super) fn handle(&self) -> &rtnetlink::Handle {
@@ -159,6 +159,21 @@ impl Rtnl {
         let _dumping = self.dumping.lock().await;
         answers(what, start()).await
     }
+}
+
+/// Where netlink's sockets are driven. The kernel carries a request out while it is being sent, and takes
+/// its time if somebody else holds its lock; the runtime that answers Docker shall not wait with it.
+pub(super) fn runtime() -> io::Result<&'static Runtime> {
+    static RUNTIME: OnceLock<Result<Runtime, io::ErrorKind>> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("netlink")
+            .enable_all()
+            .build()
+            .map_err(|error| error.kind())
+    });
+    runtime.as_ref().map_err(|kind| io::Error::from(*kind))
 }
 
 fn socket() -> io::Result<Socket> {

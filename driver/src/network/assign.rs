@@ -1,10 +1,10 @@
-//! A netdev is made ready for a container, and is made again what it was.
+//! A netdev is made ready for a container.
 use super::{CreateEndpoint, Driver, Error, Result, now, strays::Tag};
 use crate::{
     counters::{self, Hook, Plan, SpoofCheck},
-    device::{Link, LinkRef, Mac, features::XdpFeatures, link::Change},
+    device::{Link, Mac, features::XdpFeatures, link::Change},
     state::{
-        Endpoint, EndpointId, Mode, Network, NetworkId, Original, VfGrant,
+        Endpoint, EndpointId, Mode, Network, Original, VfGrant,
         model::{Lower, NetworkOptions, RxHook},
     },
 };
@@ -47,6 +47,8 @@ impl Driver {
             }
             Mode::Sriov => {
                 let pf = self.pf(&network.options, Some(network_id)).await?;
+                // After a reboot of the host they are gone, and Docker does not create networks again.
+                self.enable_lost_vfs(&pf, &network.options).await?;
                 // Until it is remembered whose the VF is.
                 let _pf = self.pfs.lock(&pf.hardware().unwrap_or_default()).await;
                 self.remember(request, self.choose_vf(&pf, request).await?).await?
@@ -96,13 +98,23 @@ impl Driver {
             warnings: Vec::new(),
         };
         let remembered = endpoint.clone();
-        self.store
+        let holder = self
+            .store
             .update(|state| {
+                // Whoever was faster: no netdev is given away twice.
+                let holder = state.endpoints().find(|(.., other)| other.is_same_netdev(&remembered));
+                if let Some((.., id, other)) = holder {
+                    return Some(other.user(id));
+                }
                 let network = state.networks.get_mut(&request.network)?;
-                network.endpoints.insert(request.endpoint.clone(), remembered)
+                network.endpoints.insert(request.endpoint.clone(), remembered);
+                None
             })
             .await?;
-        Ok((link, endpoint))
+        match holder {
+            Some(user) => Err(Error::InUse { netdevice: link.name, user }),
+            None => Ok((link, endpoint)),
+        }
     }
 
     /// Answers whether the netdev is marked, and with the defaults that the hardware refused.
@@ -160,100 +172,6 @@ impl Driver {
         Ok((self.rtnl.mark(ifindex).await?, warnings))
     }
 
-    /// Takes the netdev home, makes it what it was, and forgets the endpoint. It stays remembered, and
-    /// its netdev reserved, until that has worked.
-    pub(super) async fn release(
-        &self,
-        network_id: &NetworkId,
-        id: &EndpointId,
-        endpoint: &Endpoint,
-    ) -> Result<()> {
-        let found = self.bring_home(id, endpoint).await?;
-        self.report_totals(id, endpoint);
-        match found {
-            found if endpoint.lower.is_some() => {
-                let detached = id.clone();
-                self.counters(move |counters| counters.detach(&detached)).await?;
-                if let Some(lower) = &endpoint.lower {
-                    self.remove_stand_in(found.as_ref(), endpoint, lower).await?;
-                }
-            }
-            Some(link) => self.restore(&link, id, endpoint).await?,
-            None => {
-                tracing::warn!(%id, netdevice = endpoint.original.name, "the netdev no longer exists");
-                let id = id.clone();
-                self.counters(move |counters| counters.detach(&id)).await?;
-            }
-        }
-        self.store
-            .update(|state| {
-                state.networks.get_mut(network_id).map(|network| network.endpoints.remove(id));
-            })
-            .await?;
-        Ok(())
-    }
-
-    /// Undoes in reverse, going on past failures, all that we or a container may have done to a netdev
-    /// that is home.
-    async fn restore(&self, link: &Link, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
-        let original = &endpoint.original;
-        let Original { name, mac, mtu, up, alias, altnames, flags, tuning, ingress, addressing, .. } =
-            original;
-        let ifindex = link.ifindex;
-        let mut reasons = Vec::new();
-        let mut changes = vec![Change { up: Some(false), ..Change::default() }];
-        if link.name != *name {
-            changes.push(Change { name: Some(name.clone()), ..Change::default() });
-        }
-        // A VF's goes through its PF.
-        if link.mac != *mac && endpoint.vf.is_none() {
-            changes.push(Change { mac: *mac, ..Change::default() });
-        }
-        if link.mtu != *mtu {
-            changes.push(Change { mtu: Some(*mtu), ..Change::default() });
-        }
-        if link.flags != *flags {
-            changes.push(Change { flags: Some(*flags), ..Change::default() });
-        }
-        for change in changes {
-            if let Err(error) = self.rtnl.change(ifindex, &change).await {
-                reasons.push(error.to_string());
-            }
-        }
-        if let Err(error) = self.rtnl.tune(ifindex, *tuning, link.tuning).await {
-            reasons.push(error.to_string());
-        }
-        if let Err(error) = self.rtnl.set_altnames(link, altnames).await {
-            reasons.push(error.to_string());
-        }
-        if let Some(grant) = &endpoint.vf {
-            reasons.extend(self.restore_vf(link, grant, original).await);
-        }
-        reasons.extend(self.end_uppers(ifindex, original).await);
-        if !reasons.is_empty() {
-            // Still tagged and counted, so that it is found again.
-            return Err(Error::NotRestored { netdevice: link.name.clone(), reasons });
-        }
-        let endpoint_id = id.clone();
-        self.counters(move |counters| counters.detach(&endpoint_id)).await?;
-        self.end_tcx(link, original).await?;
-        let left = crate::device::link::require(&self.rtnl, LinkRef::Index(ifindex)).await?;
-        if left.xdp {
-            self.rtnl.xdp_off(ifindex).await?;
-        }
-        if !ingress {
-            self.rtnl.unmark(ifindex).await?;
-        }
-        self.rtnl.change(ifindex, &Change { alias: Some(alias.clone()), ..Change::default() }).await?;
-        if *up {
-            self.rtnl.change(ifindex, &Change { up: Some(true), ..Change::default() }).await?;
-        }
-        for error in self.rtnl.restore_addressing(ifindex, addressing).await {
-            tracing::error!(%id, netdevice = name, %error, "the host's address or route is not back");
-        }
-        Ok(())
-    }
-
     async fn original(&self, link: &Link) -> Result<Original> {
         Ok(Original {
             name: link.name.clone(),
@@ -270,22 +188,6 @@ impl Driver {
             ingress: self.rtnl.is_marked(link.ifindex).await?,
             addressing: self.rtnl.addressing(link.ifindex).await?,
         })
-    }
-
-    fn report_totals(&self, id: &EndpointId, endpoint: &Endpoint) {
-        if let Ok(reading) = counters::read(&self.bpffs, id) {
-            let counters = reading.counters;
-            tracing::info!(
-                %id,
-                netdevice = endpoint.original.name,
-                rx_packets = counters.rx.packets,
-                rx_bytes = counters.rx.bytes,
-                tx_packets = counters.tx.packets,
-                tx_bytes = counters.tx.bytes,
-                tx_spoofed = counters.tx.spoofed,
-                "the endpoint's totals"
-            );
-        }
     }
 }
 

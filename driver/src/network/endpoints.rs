@@ -1,7 +1,7 @@
 //! Endpoints: a container gets a netdev, and gives it back.
 use std::path::PathBuf;
 
-use super::{CreateEndpoint, Driver, Error, Joined, Result, locate::Place, now};
+use super::{CreateEndpoint, Driver, Error, Joined, Result, caller::Caller, locate::Place, now};
 use crate::{
     counters,
     device::Mac,
@@ -11,9 +11,12 @@ use crate::{
 impl Driver {
     /// Makes the network's netdev ready for a container: as the options want it, tagged, counted, down.
     /// Answers with the hardware address that the container will have.
-    pub async fn create_endpoint(&self, request: &CreateEndpoint) -> Result<Option<Mac>> {
+    pub async fn create_endpoint(&self, request: &CreateEndpoint, caller: &Caller) -> Result<Option<Mac>> {
         let CreateEndpoint { network: network_id, endpoint: id, mac, vf } = request;
         let _network = self.locks.lock(network_id).await;
+        if caller.gave_up() {
+            return Err(Error::TooLate);
+        }
         let mut network = self.network(network_id)?;
         if let Some(mac) = *mac
             && !mac.is_assignable()

@@ -2,12 +2,10 @@
 //!
 //! A container can rename a netdev, and change its address, alias and namespace. What it can't change is
 //! the hardware behind it, and that our pinned link is attached to it: those tell which one it is.
-use std::path::Path;
-
 use super::{Driver, Error, Result, strays::Tag};
 use crate::{
     counters,
-    device::{Link, LinkRef, Rtnl, netns, netns::NetNs},
+    device::{Link, LinkRef, Rtnl, link::Parent, netns, netns::NetNs, pci},
     state::{Endpoint, EndpointId},
 };
 
@@ -15,10 +13,10 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Place {
     /// On the host.
-    Home(Link),
-    /// In another namespace.
-    Away(NetNs, Link),
-    /// Nowhere: destroyed, or unplugged.
+    Home(Box<Link>),
+    /// In another namespace, with this ifindex.
+    Away(NetNs, u32),
+    /// Nowhere: destroyed, unplugged, or without a driver.
     Gone,
 }
 
@@ -32,85 +30,134 @@ enum Clue {
 }
 
 impl Driver {
-    /// Looks for the endpoint's netdev: at home, in its container, then in every other namespace.
+    /// Looks for the endpoint's netdev: at home, in its container, then in every other namespace. One that
+    /// exists and is not found is an error, never taken for gone: it is not known what became of it.
     pub(super) async fn locate(&self, id: &EndpointId, endpoint: &Endpoint) -> Result<Place> {
+        let counted = self.counted(id).await?;
         let mut clues = Vec::new();
-        if let Ok(reading) = counters::read(&self.bpffs, id)
-            && reading.ifindex != 0
-        {
-            clues.push(Clue::Counted(reading.ifindex));
-        }
+        clues.extend(counted.map(Clue::Counted));
         clues.extend(endpoint.hardware.clone().map(Clue::Hardware));
+        let mut unseen = Vec::new();
         for clue in &clues {
-            if let Some(link) = self.at(&self.rtnl, None, id, clue).await? {
-                return Ok(Place::Home(link));
+            if let Some(ifindex) = self.at(&self.rtnl, None, id, clue).await? {
+                let link = self.rtnl.link(LinkRef::Index(ifindex)).await?;
+                // None: it was moved just now.
+                if let Some(link) = link {
+                    return Ok(Place::Home(Box::new(link)));
+                }
             }
-            let sandbox = endpoint.sandbox.iter().filter_map(|path| NetNs::open(path).ok());
+            let sandbox = endpoint.sandbox.clone().into_iter();
             // Opened one by one: an open namespace keeps what is in it from coming home.
-            for netns in sandbox.chain(netns::others(&self.home).filter_map(|path| NetNs::open(&path).ok())) {
-                let Ok(rtnl) = Rtnl::within(&netns) else { continue };
-                if let Ok(Some(link)) = self.at(&rtnl, Some(&netns), id, clue).await {
-                    return Ok(Place::Away(netns, link));
+            for path in sandbox.chain(netns::others(&self.home)) {
+                let netns = match NetNs::open(&path) {
+                    Ok(netns) => netns,
+                    // Ended, or not there yet.
+                    Err(error) if is_over(&error) => continue,
+                    Err(error) => {
+                        unseen.push(format!("{}: {error}", path.display()));
+                        continue;
+                    }
+                };
+                match self.at_in(&netns, id, clue).await {
+                    Ok(Some(ifindex)) => return Ok(Place::Away(netns, ifindex)),
+                    Ok(None) => {}
+                    Err(error) => unseen.push(format!("{}: {error}", path.display())),
                 }
             }
         }
-        Ok(match self.at_home_by_name(id, endpoint).await? {
-            Some(link) => Place::Home(link),
-            None => Place::Gone,
-        })
+        if let Some(link) = self.at_home_by_name(id, endpoint).await? {
+            return Ok(Place::Home(Box::new(link)));
+        }
+        let driven = endpoint.hardware.as_deref().and_then(driver_of);
+        if counted.is_some() || driven.is_some() {
+            let netdevice = endpoint.netdevice().to_owned();
+            return Err(Error::NotFound { netdevice, unseen });
+        }
+        Ok(Place::Gone)
+    }
+
+    /// The ifindex, in whatever namespace, of the netdev that the endpoint's counters are attached to; none
+    /// if it has no counters, or they are attached to nothing any more.
+    async fn counted(&self, id: &EndpointId) -> Result<Option<u32>> {
+        let (bpffs, endpoint) = (self.bpffs.clone(), id.clone());
+        match self.counters(move |_| counters::read(&bpffs, &endpoint)).await {
+            Ok(reading) => Ok(Some(reading.ifindex).filter(|ifindex| *ifindex != 0)),
+            Err(Error::Counters(counters::Error::NotCounted { .. })) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// A netdev that is neither counted nor hardware: one that we hadn't got to, or had let go of.
     async fn at_home_by_name(&self, id: &EndpointId, endpoint: &Endpoint) -> Result<Option<Link>> {
-        let Some(link) = self.rtnl.link(LinkRef::Index(endpoint.ifindex)).await? else { return Ok(None) };
-        let ours = link.alias == Tag { driver: &self.name, id, netdev: &endpoint.original.name }.to_string()
-            || link.name == endpoint.original.name;
-        let other_hardware = endpoint.hardware.is_some() && link.hardware() != endpoint.hardware;
-        Ok((ours && !other_hardware).then_some(link))
+        let tag = Tag { driver: &self.name, id, netdev: &endpoint.original.name }.to_string();
+        let links = self.rtnl.links().await?;
+        let known = |link: &&Link| link.ifindex == endpoint.ifindex && link.name == endpoint.original.name;
+        let found = links.iter().find(|link| link.alias == tag).or_else(|| links.iter().find(known)).cloned();
+        Ok(found.filter(|link| endpoint.hardware.is_none() || link.hardware() == endpoint.hardware))
     }
 
-    /// The netdev in the namespace of `rtnl`, which is `netns` (the host's if none).
+    async fn at_in(&self, netns: &NetNs, id: &EndpointId, clue: &Clue) -> Result<Option<u32>> {
+        let rtnl = Rtnl::within(netns).map_err(Error::io("an rtnetlink socket there"))?;
+        self.at(&rtnl, Some(netns), id, clue).await
+    }
+
+    /// The netdev's ifindex in the namespace of `rtnl`, which is `netns` (the host's if none), if it is
+    /// there. What a container may have made unreadable, names and alias, is not asked for.
     async fn at(
         &self,
         rtnl: &Rtnl,
         netns: Option<&NetNs>,
         id: &EndpointId,
         clue: &Clue,
-    ) -> Result<Option<Link>> {
+    ) -> Result<Option<u32>> {
         match clue {
             Clue::Hardware(wanted) => {
                 let links = rtnl.links().await?;
-                Ok(links.into_iter().find(|link| link.hardware().as_ref() == Some(wanted)))
+                let found = links.into_iter().find(|link| link.hardware().as_ref() == Some(wanted));
+                Ok(found.map(|link| link.ifindex))
             }
             Clue::Counted(ifindex) => {
-                let Some(link) = rtnl.link(LinkRef::Index(*ifindex)).await? else { return Ok(None) };
-                let counted = is_counted(&self.bpffs, netns, id, *ifindex)?;
-                Ok(counted.then_some(link))
+                let (bpffs, id, ifindex) = (self.bpffs.clone(), id.clone(), *ifindex);
+                let netns = netns.map(NetNs::try_clone).transpose().map_err(Error::io("a namespace"))?;
+                let asked = self.counters(move |_| {
+                    let counted = || counters::is_attached(&bpffs, &id, ifindex);
+                    match netns {
+                        None => Ok(counted()),
+                        Some(netns) => Ok(netns.run(counted).unwrap_or(Ok(false))),
+                    }
+                });
+                Ok(asked.await??.then_some(ifindex))
             }
         }
     }
 
     /// Takes the netdev home if it is away; none if it no longer exists.
     pub(super) async fn bring_home(&self, id: &EndpointId, endpoint: &Endpoint) -> Result<Option<Link>> {
-        let (netns, link) = match self.locate(id, endpoint).await? {
-            Place::Home(link) => return Ok(Some(link)),
+        let (netns, ifindex) = match self.locate(id, endpoint).await? {
+            Place::Home(link) => return Ok(Some(*link)),
             Place::Gone => return Ok(None),
-            Place::Away(netns, link) => (netns, link),
+            Place::Away(netns, ifindex) => (netns, ifindex),
         };
         let name = &endpoint.original.name;
-        tracing::debug!(%id, netdevice = name, found_as = link.name, "taking the netdev home");
+        tracing::debug!(%id, netdevice = name, "taking the netdev home");
         {
             let rtnl = Rtnl::within(&netns).map_err(Error::io("an rtnetlink socket in the container"))?;
-            self.end_uppers_here(&rtnl, &netns, link.ifindex, &endpoint.original).await;
-            // Names that a container gave it could be taken on the host, and would keep it there.
-            if let Err(error) = rtnl.set_altnames(&link, &[]).await {
-                tracing::warn!(%id, %error, "alternative names");
+            self.end_uppers_here(&rtnl, &netns, ifindex, &endpoint.original).await;
+            match rtnl.link(LinkRef::Index(ifindex)).await {
+                Ok(Some(link)) => {
+                    // Names that a container gave it could be taken on the host, and would keep it there.
+                    if let Err(error) = rtnl.set_altnames(&link, &[]).await {
+                        tracing::warn!(%id, %error, "alternative names");
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%id, %error, "reading the netdev in the container"),
             }
-            let moved = match rtnl.move_to(link.ifindex, &self.home, Some(name)).await {
+            let moved = match rtnl.move_to(ifindex, &self.home, Some(name)).await {
                 // Its own name is taken: home it comes, under any other.
                 Err(error) if error.is_exists() => {
                     tracing::error!(%id, netdevice = name, "its name is taken on the host by another netdev");
-                    rtnl.move_to(link.ifindex, &self.home, Some("dpt%d")).await
+                    rtnl.move_to(ifindex, &self.home, Some("dpt%d")).await
                 }
                 moved => moved,
             };
@@ -121,7 +168,7 @@ impl Driver {
         }
         drop(netns);
         match self.locate(id, endpoint).await? {
-            Place::Home(link) => Ok(Some(link)),
+            Place::Home(link) => Ok(Some(*link)),
             Place::Gone => Ok(None),
             Place::Away(..) => Err(Error::NotRestored {
                 netdevice: name.clone(),
@@ -131,11 +178,14 @@ impl Driver {
     }
 }
 
-fn is_counted(bpffs: &Path, netns: Option<&NetNs>, id: &EndpointId, ifindex: u32) -> Result<bool> {
-    let counted = || counters::is_attached(bpffs, id, ifindex);
-    let answer = match netns {
-        None => counted(),
-        Some(netns) => netns.run(counted).map_err(Error::io("entering a network namespace"))?,
-    };
-    Ok(answer?)
+/// The namespace, or the process that we found it by, has ended.
+fn is_over(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
+}
+
+/// The kernel driver that has this hardware and makes a netdev of it, if any.
+fn driver_of(hardware: &str) -> Option<String> {
+    let mut parts = hardware.split('/');
+    let (bus, device) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+    Parent { bus, device }.driver().filter(|driver| !pci::is_userspace(driver))
 }

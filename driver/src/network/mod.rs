@@ -2,9 +2,10 @@
 //!
 //! Each operation may be repeated: Docker does, after failures that it saw and we didn't.
 use std::{
+    collections::HashSet,
     io,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -19,6 +20,7 @@ use crate::{
 };
 
 mod assign;
+pub mod caller;
 mod endpoints;
 mod leftovers;
 mod locate;
@@ -28,6 +30,7 @@ mod networks;
 pub mod options;
 mod pf;
 mod reconcile;
+mod release;
 mod standin;
 mod strays;
 mod vf;
@@ -38,6 +41,9 @@ use options::BadOption;
 /// Why an operation was refused or failed, in the words that Docker shows its user.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// Whoever asked no longer waits.
+    #[error("not done in time, and undone")]
+    TooLate,
     /// An option that can't be.
     #[error(transparent)]
     Option(#[from] BadOption),
@@ -120,6 +126,15 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// The netdev exists, but where is not known.
+    #[error("{netdevice}: exists, but in no namespace that could be looked into, and stays reserved{}",
+        if unseen.is_empty() { String::new() } else { format!(" (not looked into: {})", unseen.join("; ")) })]
+    NotFound {
+        /// The netdev.
+        netdevice: String,
+        /// Namespaces that could not be looked into, and why.
+        unseen: Vec<String>,
+    },
     /// The netdev is home, but not as it was. It is given to nobody until it is.
     #[error("{netdevice}: is not as it was before the container had it, and stays reserved until it is: {}", reasons.join("; "))]
     NotRestored {
@@ -189,6 +204,8 @@ pub struct Driver {
     /// The host's namespace, where all netdevs are at home.
     home: NetNs,
     rtnl: Rtnl,
+    /// Endpoints whose netdev is as it was, but that could not be forgotten yet.
+    restored: Mutex<HashSet<EndpointId>>,
     locks: Locks<NetworkId>,
     /// PFs by their hardware: their VFs are made, chosen and taken away one at a time.
     pfs: Locks<String>,
@@ -209,6 +226,7 @@ impl Driver {
             bpffs,
             home: NetNs::current().map_err(Error::io("the host's network namespace"))?,
             rtnl: Rtnl::new().map_err(Error::io("an rtnetlink socket"))?,
+            restored: Mutex::default(),
             locks: Locks::default(),
             pfs: Locks::default(),
             claims: tokio::sync::Mutex::default(),

@@ -35,6 +35,9 @@ impl Driver {
         if let Some(reason) = self.claimed(&link.name, network) {
             return Err(refuse.because(reason));
         }
+        if let Some(other) = self.other_driver(&link) {
+            return Err(Error::InUse { netdevice: link.name, user: other });
+        }
         if link.loopback {
             return Err(refuse.because("is the loopback"));
         }

@@ -40,6 +40,14 @@ impl Driver {
         Ok(())
     }
 
+    /// Forgets a network that Docker was told had failed. VFs that were made for it stay until the last
+    /// network of their PF goes: it would take as long again to make them for the next try.
+    pub async fn abandon_network(&self, network: &NetworkId) -> Result<()> {
+        let _network = self.locks.lock(network).await;
+        self.store.update(|state| state.networks.remove(network)).await?;
+        Ok(())
+    }
+
     /// The netdevice, and how it is handed out, if it may be.
     async fn hand_out(&self, requested: &Requested) -> Result<(Mode, Link)> {
         let Requested { mode, options, vf_settings } = requested;
@@ -77,7 +85,7 @@ impl Driver {
         }
         self.store.update(|state| state.networks.remove(network)).await?;
         if known.mode == Mode::Sriov {
-            self.disable_vfs(&known).await?;
+            self.leave_pfs().await;
         }
         Ok(())
     }

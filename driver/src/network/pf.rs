@@ -3,8 +3,12 @@ use std::time::Duration;
 
 use super::{Driver, Error, Result, netdevice::Refuse, options::BadOption};
 use crate::{
-    device::{Link, LinkRef, link::Change, pci},
-    state::{Mode, Network, NetworkId, NetworkOptions, model::PfChanges},
+    device::{
+        Link, LinkRef,
+        link::{Change, require},
+        pci,
+    },
+    state::{Endpoint, Mode, Network, NetworkId, NetworkOptions, model::PfChanges},
 };
 
 /// Auto-negotiation takes a second or two.
@@ -50,28 +54,41 @@ impl Driver {
     pub(super) async fn enable_vfs(&self, pf: &Link, options: &NetworkOptions) -> Result<()> {
         let Some(hardware) = pf.hardware() else { return Ok(()) };
         let _pf = self.pfs.lock(&hardware).await;
-        let made = !pci::vfs(pf).is_empty();
+        // As it is now: another network may just have made them.
+        let pf = require(&self.rtnl, LinkRef::Index(pf.ifindex)).await?;
+        let made = !pci::vfs(&pf).is_empty();
         let before = self.store.get().pfs.get(&hardware).copied().unwrap_or_default();
         let changes = PfChanges { enabled: before.enabled || !made, raised: before.raised || !pf.up };
-        if changes != PfChanges::default() {
+        if changes != before {
             self.store.update(|state| state.pfs.insert(hardware.clone(), changes)).await?;
         }
         if !pf.up {
             self.rtnl.change(pf.ifindex, &Change { up: Some(true), ..Change::default() }).await?;
         }
-        self.await_carrier(pf).await?;
+        self.await_carrier(&pf).await?;
         if made {
             return Ok(());
         }
-        let count = options.vf.vfs.unwrap_or_else(|| pci::total_vfs(pf));
+        let count = options.vf.vfs.unwrap_or_else(|| pci::total_vfs(&pf));
         tracing::info!(netdevice = pf.name, count, "enabling VFs");
         let link = pf.clone();
         let enabled = tokio::task::spawn_blocking(move || pci::set_vfs(&link, count)).await;
         if let Err(source) = enabled.unwrap_or_else(|panic| Err(panic.into())) {
-            self.store.update(|state| state.pfs.insert(hardware, before)).await?;
+            let back = PfChanges { enabled: before.enabled, ..changes };
+            self.store.update(|state| state.pfs.insert(hardware, back)).await?;
             return Err(Error::Io { what: format!("{}: enabling {count} VFs", pf.name), source });
         }
         Ok(())
+    }
+
+    /// Makes the VFs again that this driver had made, where they are gone. Those that an administrator
+    /// had made are his to make again.
+    pub(super) async fn enable_lost_vfs(&self, pf: &Link, options: &NetworkOptions) -> Result<()> {
+        let state = self.store.get();
+        let changes =
+            pf.hardware().and_then(|hardware| state.pfs.get(&hardware)).copied().unwrap_or_default();
+        let lost = changes.enabled && pci::vfs(pf).is_empty() || changes.raised && !pf.up;
+        if lost { self.enable_vfs(pf, options).await } else { Ok(()) }
     }
 
     /// Without a carrier the hardware takes no rates, and containers reach nobody; that may be mended
@@ -88,22 +105,31 @@ impl Driver {
         Ok(())
     }
 
-    /// After a network of the PF has gone: undoes what was done for the first, if it was the last and
-    /// nobody uses a VF.
-    pub(super) async fn disable_vfs(&self, gone: &Network) -> Result<()> {
-        let Some(pf) = self.rtnl.link(LinkRef::Name(&gone.options.netdevice)).await? else {
-            // Unplugged, and its VFs with it.
+    /// Undoes what was done to PFs for their first network, where the last has gone and nobody uses a VF.
+    /// What can't be done now is done in a later pass.
+    pub(super) async fn leave_pfs(&self) {
+        for hardware in self.store.get().pfs.keys() {
+            if let Err(error) = self.leave_pf(hardware).await {
+                tracing::error!(pf = hardware, %error, "leaving the PF as it was");
+            }
+        }
+    }
+
+    async fn leave_pf(&self, hardware: &String) -> Result<()> {
+        let _pf = self.pfs.lock(hardware).await;
+        let links = self.rtnl.links().await?;
+        let Some(pf) = links.into_iter().find(|link| link.hardware().as_ref() == Some(hardware)) else {
+            // Unplugged, or its driver unbound: its VFs went with it.
             return Ok(());
         };
-        let Some(hardware) = pf.hardware() else { return Ok(()) };
-        let _pf = self.pfs.lock(&hardware).await;
         let state = self.store.get();
-        let shared = state
-            .networks
-            .values()
-            .any(|other| other.mode == Mode::Sriov && other.options.netdevice == pf.name);
-        let Some(changes) = state.pfs.get(&hardware).copied().filter(|_| !shared) else { return Ok(()) };
-        if changes.enabled {
+        let kept = state.networks.values().any(|network| {
+            let of_pf = |endpoint: &Endpoint| endpoint.vf.as_ref().is_some_and(|vf| vf.pf == *hardware);
+            network.mode == Mode::Sriov
+                && (network.options.netdevice == pf.name || network.endpoints.values().any(of_pf))
+        });
+        let Some(changes) = state.pfs.get(hardware).copied().filter(|_| !kept) else { return Ok(()) };
+        if changes.enabled && !pci::vfs(&pf).is_empty() {
             let used = self.used_vfs(&pf).await?;
             if !used.is_empty() {
                 tracing::warn!(
@@ -123,7 +149,7 @@ impl Driver {
         if changes.raised {
             self.rtnl.change(pf.ifindex, &Change { up: Some(false), ..Change::default() }).await?;
         }
-        self.store.update(|state| state.pfs.remove(&hardware)).await?;
+        self.store.update(|state| state.pfs.remove(hardware)).await?;
         Ok(())
     }
 
@@ -135,10 +161,17 @@ impl Driver {
             return Ok(Vec::new());
         }
         let links = self.rtnl.links().await?;
+        let state = self.store.get();
         let mut used = Vec::new();
         for vf in vfs {
             let netdev = links.iter().find(|link| link.is_hardware("pci", &vf.address));
+            let hardware = format!("pci/{}", vf.address);
+            let ours = state.endpoints().any(|(.., endpoint)| endpoint.hardware.as_ref() == Some(&hardware))
+                || netdev.is_some_and(|netdev| {
+                    state.networks.values().any(|network| network.options.netdevice == netdev.name)
+                });
             let in_use = match netdev {
+                _ if ours => true,
                 Some(netdev) => self.host_uses(netdev).await?,
                 None => vf.driver.is_some(),
             };

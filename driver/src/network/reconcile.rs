@@ -10,7 +10,7 @@ use crate::{
 const STARTING: u64 = 600;
 
 /// How long Docker may take to show a network that it has created here, in seconds.
-const APPEARING: u64 = 60;
+const APPEARING: u64 = 15;
 
 impl Driver {
     /// Takes over the counters that a driver before this one left on running containers' netdevs.
@@ -38,6 +38,12 @@ impl Driver {
                 Err(error) => tracing::error!(%id, %error, "reconciling"),
             }
         }
+    }
+
+    /// What else is left to do: netdevs that nobody remembers, PFs without networks.
+    pub async fn tidy(&self) {
+        self.recover_strays().await;
+        self.leave_pfs().await;
     }
 
     /// Forgets a network that Docker says it does not have: it was removed while no driver ran. Not if

@@ -2,7 +2,7 @@
 //! mode on it. It takes no address but its own, leaves room for nobody else, and goes with the endpoint.
 use super::{Driver, Result, assign::Chosen};
 use crate::{
-    device::{Link, Mac, link::Change},
+    device::{Link, LinkRef, Mac, link::Change},
     state::{Endpoint, EndpointId, model::Lower},
 };
 
@@ -60,13 +60,13 @@ impl Driver {
         if let Some(link) = link {
             self.rtnl.delete(link.ifindex).await?;
         }
-        if !lower.up {
-            let down = Change { up: Some(false), ..Change::default() };
-            if let Err(error) = self.rtnl.change(lower.ifindex, &down).await
-                && !error.is_not_found()
-            {
-                return Err(error.into());
-            }
+        // By both: after a reboot another netdev may have its number.
+        let beneath = self.rtnl.link(LinkRef::Index(lower.ifindex)).await?;
+        if let Some(beneath) =
+            beneath.filter(|link| link.name == lower.name && Self::can_be_stood_in_for(link))
+            && !lower.up
+        {
+            self.rtnl.change(beneath.ifindex, &Change { up: Some(false), ..Change::default() }).await?;
         }
         tracing::debug!(netdevice = lower.name, stand_in = endpoint.original.name, "removed");
         Ok(())

@@ -53,11 +53,26 @@ impl Driver {
         let set = |change: Change| async move { self.rtnl.change(link.ifindex, &change).await };
         if link.name != name {
             set(Change { up: Some(false), ..Change::default() }).await?;
-            set(Change { name: Some(name), ..Change::default() }).await?;
+            // A tag can be forged, and its name be taken: it keeps the one it has, then.
+            if let Err(error) = set(Change { name: Some(name), ..Change::default() }).await {
+                tracing::warn!(%id, found_as = link.name, %error, "naming it as its tag has it");
+            }
         }
-        self.counters(move |counters| counters.detach(&id)).await?;
+        // Attached ones are gone already. A tag can be forged: nobody's living counters go by it.
+        let dead = counters::read(&self.bpffs, &id).is_ok_and(|reading| reading.ifindex == 0);
+        if dead && !state.endpoints().any(|(_, _, known, _)| *known == id) {
+            self.counters(move |counters| counters.detach(&id)).await?;
+        }
         self.rtnl.unmark(link.ifindex).await?;
         Ok(set(Change { alias: Some(String::new()), ..Change::default() }).await?)
+    }
+
+    /// Which other driver of ours has given the netdev away, by its tag.
+    pub(super) fn other_driver(&self, link: &Link) -> Option<String> {
+        let mut words = link.alias.split(' ');
+        let tagged = words.next() == Some(TAG);
+        let driver = words.next().filter(|driver| tagged && *driver != self.name)?;
+        Some(format!("a container of driver {driver}"))
     }
 
     fn tagged(&self, link: &Link) -> Option<(EndpointId, String)> {

@@ -9,7 +9,7 @@ use crate::{
         pci,
         vf::{MAX_COUNTED_VFS, VfCounters, VfSetting, VfSettings},
     },
-    state::{Endpoint, Network, Original, VfGrant},
+    state::{Endpoint, Network, VfGrant},
 };
 
 /// A VF's driver makes its netdev, and udev names it, within this time.
@@ -98,10 +98,13 @@ impl Driver {
             // Without a driver it is probed; with one, its netdev is in some other namespace.
             return Ok(vf.driver.as_ref().map(|_| "another network namespace".to_owned()));
         };
-        for (id, network) in &state.networks {
-            if network.options.netdevice == netdev.name {
-                return Ok(Some(network.title(id)));
-            }
+        if let Some((id, network)) =
+            state.networks.iter().find(|(_, network)| network.options.netdevice == netdev.name)
+        {
+            return Ok(Some(network.title(id)));
+        }
+        if let Some(driver) = self.other_driver(netdev) {
+            return Ok(Some(driver));
         }
         Ok(self.host_uses(netdev).await?.then(|| format!("the host ({})", netdev.name)))
     }
@@ -121,8 +124,8 @@ impl Driver {
             let source = std::io::Error::other("which one is not known");
             return Err(Error::Io { what, source });
         };
-        let bound = vf.clone();
-        let done = tokio::task::spawn_blocking(move || bound.bind(&driver)).await;
+        let address = vf.address.clone();
+        let done = tokio::task::spawn_blocking(move || pci::bind(&address, &driver)).await;
         done.unwrap_or_else(|panic| Err(panic.into())).map_err(Error::io(what))?;
         self.vf_netdev(&vf.address).await
     }
@@ -236,9 +239,9 @@ impl Driver {
         }
         // Still the old one: a fresh netdev has the right one from the start.
         let Some(address) = address else { return Ok(link) };
-        let vf = pci::vfs(pf).into_iter().find(|vf| vf.address == address);
         let what = format!("{} VF {}: rebinding its driver", pf.name, grant.index);
-        let rebound = tokio::task::spawn_blocking(move || vf.map_or(Ok(()), |vf| vf.rebind())).await;
+        let rebound = address.clone();
+        let rebound = tokio::task::spawn_blocking(move || pci::rebind(&rebound)).await;
         rebound.unwrap_or_else(|panic| Err(panic.into())).map_err(Error::io(what))?;
         let fresh = self.when_named(self.vf_netdev(&address).await?).await?;
         if fresh.name != link.name {
@@ -252,47 +255,69 @@ impl Driver {
         Err(Error::Mac { mac, reason })
     }
 
-    /// Gives the VF its settings back, going on past failures. Its netdev is home, down and no longer
-    /// tagged otherwise than its original.
-    pub(super) async fn restore_vf(&self, link: &Link, grant: &VfGrant, original: &Original) -> Vec<String> {
-        let mut reasons = Vec::new();
+    /// Gives the VF its settings back through its PF, going on past failures; all but trust, which comes
+    /// when its netdev has its own address again.
+    pub(super) async fn restore_vf_settings(&self, grant: &VfGrant) -> Vec<String> {
         let (pf, now) = match self.vf_now(grant).await {
             Ok(Some(found)) => found,
             Ok(None) => {
-                tracing::warn!(vf = grant.index, pf = grant.pf, "the VF no longer exists");
-                return reasons;
+                tracing::warn!(vf = grant.index, pf = grant.pf, "the VF or its PF no longer exists");
+                return Vec::new();
             }
             Err(error) => return vec![error.to_string()],
         };
-        let VfSettings { mac, vlan, rate: (min, max), spoofchk, trust, link_state } = grant.original;
-        let mac = mac.unwrap_or(Mac([0; 6]));
+        let VfSettings { mac, vlan, rate: (min, max), spoofchk, trust: _, link_state } = grant.original;
         let settings = [
             // First: a trusted VF would write its own address over the PF's.
             VfSetting::Trust(false),
-            VfSetting::Mac(mac),
+            VfSetting::Mac(mac.unwrap_or(Mac([0; 6]))),
             VfSetting::Vlan(vlan),
             VfSetting::Rate(min, max),
             VfSetting::LinkState(link_state),
             VfSetting::Spoofchk(spoofchk),
         ];
+        let mut reasons = Vec::new();
         for setting in settings.into_iter().filter(|setting| !setting.is_in(&now)) {
             if let Err(error) = self.rtnl.set_vf(pf.ifindex, grant.index, setting).await {
                 reasons.push(error.to_string());
             }
         }
-        if let Some(own) = original.mac
-            && let Err(error) = self.restore_vf_mac(link, own).await
-        {
-            reasons.push(error.to_string());
-        }
-        if trust && let Err(error) = self.rtnl.set_vf(pf.ifindex, grant.index, VfSetting::Trust(true)).await {
-            reasons.push(error.to_string());
-        }
         reasons
     }
 
+    /// The last of its settings.
+    pub(super) async fn restore_vf_trust(&self, grant: &VfGrant) -> Result<()> {
+        if !grant.original.trust {
+            return Ok(());
+        }
+        let Some((pf, _)) = self.vf_now(grant).await? else { return Ok(()) };
+        Ok(self.rtnl.set_vf(pf.ifindex, grant.index, VfSetting::Trust(true)).await?)
+    }
+
+    /// Binds the VF's driver anew; none if it makes no netdev any more, which is reported. The VF is as
+    /// clean then as one that was never bound, and is bound when it is wanted again.
+    pub(super) async fn fresh_vf(&self, link: &Link) -> Result<Option<Link>> {
+        let Some(parent) = link.parent.clone() else { return Ok(Some(link.clone())) };
+        let address = parent.device.clone();
+        let rebound = tokio::task::spawn_blocking(move || pci::rebind(&address)).await;
+        if let Err(error) = rebound.unwrap_or_else(|panic| Err(panic.into())) {
+            tracing::error!(netdevice = link.name, vf = parent.device, %error, "rebinding the VF");
+        }
+        match self.vf_netdev(&parent.device).await {
+            Ok(fresh) => {
+                let fresh = self.when_named(fresh).await?;
+                self.rtnl.change(fresh.ifindex, &Change { up: Some(false), ..Change::default() }).await?;
+                Ok(Some(fresh))
+            }
+            Err(error) => {
+                tracing::error!(netdevice = link.name, vf = parent.device, %error, "the VF has no netdev");
+                Ok(None)
+            }
+        }
+    }
+
     /// The VF's netdev had this address: it gets it back by itself on going down, or is told.
-    async fn restore_vf_mac(&self, link: &Link, mac: Mac) -> Result<()> {
+    pub(super) async fn restore_vf_mac(&self, link: &Link, mac: Mac) -> Result<()> {
         for change in [
             Change::default(),
             Change { up: Some(true), ..Change::default() },

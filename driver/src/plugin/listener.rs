@@ -42,17 +42,18 @@ pub enum Error {
     },
 }
 
-/// A listening socket, and its file, if it is ours to remove.
+/// A listening socket.
 #[derive(Debug)]
 pub struct Listener {
     /// Where Docker connects.
     pub socket: UnixListener,
-    _file: Option<SocketFile>,
+    /// Its file, if it is ours to remove.
+    pub file: Option<SocketFile>,
 }
 
 /// Removes the socket's file at the end, unless another driver has replaced it.
 #[derive(Debug)]
-struct SocketFile {
+pub struct SocketFile {
     path: PathBuf,
     inode: u64,
 }
@@ -77,7 +78,7 @@ pub fn listen(path: &Path) -> Result<Listener, Error> {
             // called once: nobody else has it.
             let socket = unsafe { UnixListener::from_raw_fd(fd) };
             socket.local_addr().map_err(|error| Error::Activation { what: error.to_string() })?;
-            Ok(Listener { socket, _file: None })
+            Ok(Listener { socket, file: None })
         }
         _ => Err(Error::Activation { what: format!("{} descriptors", passed.len()) }),
     }
@@ -112,7 +113,7 @@ fn make(path: &Path) -> Result<Listener, Error> {
         Ok(fs::metadata(path)?.ino())
     })();
     match made {
-        Ok(inode) => Ok(Listener { socket, _file: Some(SocketFile { path: path.to_owned(), inode }) }),
+        Ok(inode) => Ok(Listener { socket, file: Some(SocketFile { path: path.to_owned(), inode }) }),
         Err(source) => {
             let _ = fs::remove_file(&fresh);
             Err(at(source))

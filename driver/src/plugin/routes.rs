@@ -1,9 +1,6 @@
 //! Which call does what.
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,7 +13,7 @@ use super::messages::{
     CreateEndpoint, CreateNetwork, DeleteNetwork, EndpointCreated, GwAllocCheck, GwAllocChecked, Join,
     JoinAnswer, OneEndpoint, decode,
 };
-use crate::network::{self, Driver};
+use crate::network::{self, Driver, caller::Caller};
 
 /// Docker waits for ever, and holds a lock of the container meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -104,14 +101,14 @@ impl Calls {
             "/NetworkDriver.CreateNetwork" => {
                 let call: CreateNetwork = decode(body).map_err(Failure::malformed)?;
                 let call = call.into_request().map_err(Failure::malformed)?;
-                let span = tracing::info_span!("CreateNetwork", network = call.network.short());
-                self.run(span, async move { driver.create_network(&call).await }).await?;
-                Ok(json!({}))
+                self.create_network(call).await
             }
             "/NetworkDriver.DeleteNetwork" => {
                 let call: DeleteNetwork = decode(body).map_err(Failure::malformed)?;
-                let span = tracing::info_span!("DeleteNetwork", network = call.network.short());
-                self.run(span, async move { driver.delete_network(&call.network).await }).await?;
+                let span =
+                    tracing::info_span!("call", call = "DeleteNetwork", network = call.network.short());
+                self.run(span, Caller::default(), async move { driver.delete_network(&call.network).await })
+                    .await?;
                 Ok(json!({}))
             }
             "/NetworkDriver.CreateEndpoint" => {
@@ -121,14 +118,20 @@ impl Calls {
             "/NetworkDriver.DeleteEndpoint" => {
                 let OneEndpoint { network, endpoint } = decode(body).map_err(Failure::malformed)?;
                 let span = span("DeleteEndpoint", &network, &endpoint);
-                self.run(span, async move { driver.delete_endpoint(&network, &endpoint).await }).await?;
+                self.run(span, Caller::default(), async move {
+                    driver.delete_endpoint(&network, &endpoint).await
+                })
+                .await?;
                 Ok(json!({}))
             }
             "/NetworkDriver.Join" => {
                 let Join { network, endpoint, sandbox } = decode(body).map_err(Failure::malformed)?;
                 let span = span("Join", &network, &endpoint);
                 let joined =
-                    self.run(span, async move { driver.join(&network, &endpoint, sandbox).await }).await?;
+                    self.run(span, Caller::default(), async move {
+                        driver.join(&network, &endpoint, sandbox).await
+                    })
+                    .await?;
                 to_json(&JoinAnswer::from(joined))
             }
             // Docker takes the netdev out of the container after this, and before DeleteEndpoint. One that it
@@ -150,25 +153,42 @@ impl Calls {
     async fn create_endpoint(&self, call: network::CreateEndpoint) -> Answer {
         let driver = Arc::clone(&self.driver);
         let span = span("CreateEndpoint", &call.network, &call.endpoint);
-        let asked = call.mac;
-        let abandoned = Arc::new(AtomicBool::new(false));
-        let too_late = Arc::clone(&abandoned);
-        let created = self.run(span, async move {
-            let created = driver.create_endpoint(&call).await;
-            // Docker was told that it failed, and will not delete what it does not have.
-            if created.is_ok() && too_late.load(Ordering::Acquire) {
+        let (asked, caller) = (call.mac, Caller::default());
+        let wanted = caller.clone();
+        let created = self.run(span, caller, async move {
+            let created = driver.create_endpoint(&call, &wanted).await;
+            if created.is_ok() && !wanted.settle() {
+                // Docker was told that it failed, and will not delete what it does not have.
                 driver.delete_endpoint(&call.network, &call.endpoint).await?;
+                return Err(network::Error::TooLate);
             }
             created
         });
-        let mac = created.await.inspect_err(|_| abandoned.store(true, Ordering::Release))?;
-        to_json(&EndpointCreated::new(asked, mac))
+        to_json(&EndpointCreated::new(asked, created.await?))
+    }
+
+    async fn create_network(&self, call: network::CreateNetwork) -> Answer {
+        let driver = Arc::clone(&self.driver);
+        let span = tracing::info_span!("call", call = "CreateNetwork", network = call.network.short());
+        let caller = Caller::default();
+        let wanted = caller.clone();
+        self.run(span, caller, async move {
+            driver.create_network(&call).await?;
+            if !wanted.settle() {
+                driver.abandon_network(&call.network).await?;
+                return Err(network::Error::TooLate);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(json!({}))
     }
 
     /// Runs an operation to its end, whatever becomes of the caller, and answers within [`PATIENCE`].
     async fn run<T: Send + 'static>(
         &self,
         span: tracing::Span,
+        caller: Caller,
         operation: impl Future<Output = network::Result<T>> + Send + 'static,
     ) -> Result<T, Failure> {
         let begun = Instant::now();
@@ -181,16 +201,21 @@ impl Calls {
             }
             done
         };
-        let task = self.under_way.spawn(logged.instrument(span));
-        match tokio::time::timeout(PATIENCE, task).await {
-            Ok(Ok(done)) => Ok(done?),
-            Ok(Err(panic)) => {
+        let mut task = self.under_way.spawn(logged.instrument(span));
+        let done = match tokio::time::timeout(PATIENCE, &mut task).await {
+            Ok(done) => done,
+            Err(_) if caller.give_up() => {
+                let reason = format!("not done within {} s; the driver's log says why", PATIENCE.as_secs());
+                return Err(Failure { status: StatusCode::OK, reason });
+            }
+            // Settled this very moment.
+            Err(_) => task.await,
+        };
+        match done {
+            Ok(done) => Ok(done?),
+            Err(panic) => {
                 Err(Failure { status: StatusCode::INTERNAL_SERVER_ERROR, reason: panic.to_string() })
             }
-            Err(_) => Err(Failure {
-                status: StatusCode::OK,
-                reason: format!("not done within {} s; the driver's log says why", PATIENCE.as_secs()),
-            }),
         }
     }
 }

@@ -27,7 +27,7 @@ const BODY: Duration = Duration::from_secs(10);
 /// An idle connection is kept this long for Docker's next call; it keeps some open itself.
 const IDLE: Duration = Duration::from_mins(5);
 /// Docker holds a handful.
-const MAX_CONNECTIONS: usize = 2048;
+const MAX_CONNECTIONS: usize = 512;
 /// How long connections may take to end after the driver was told to.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 /// Docker asks for this type, and takes any.

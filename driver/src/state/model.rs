@@ -273,6 +273,15 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// Whether both have the same netdev.
+    pub fn is_same_netdev(&self, other: &Self) -> bool {
+        match (&self.hardware, &other.hardware) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            (None, None) => self.ifindex == other.ifindex && self.original.name == other.original.name,
+            _ => false,
+        }
+    }
+
     /// The netdev that the container has, or whose place its macvlan takes, by its name on the host.
     pub fn netdevice(&self) -> &str {
         self.lower.as_ref().map_or(&self.original.name, |lower| &lower.name)

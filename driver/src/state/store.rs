@@ -152,11 +152,13 @@ fn write(folder: &Path, state: &State) -> Result<(), Error> {
     let bytes = serde_json::to_vec_pretty(state)
         .map_err(|error| Error::Io { path: path.clone(), source: error.into() })?;
     let written = (|| {
+        // Before the rename, after which there is no way back.
+        let directory = File::open(folder)?;
         let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&next)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         fs::rename(&next, &path)?;
-        File::open(folder)?.sync_all()
+        directory.sync_all()
     })();
     written.map_err(|source| Error::Io { path, source })
 }

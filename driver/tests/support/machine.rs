@@ -2,7 +2,8 @@
 //!
 //! The test binary runs itself again inside of it. There `/run` and `/sys/fs/bpf` are empty, no netdev
 //! but loopback exists, and everything (engine, containers, driver, mounts) is gone with the last
-//! process, however the suite ends. Nothing is written to the disk.
+//! process, however the suite ends. Nothing is written to the disk. Killed with -9, it leaves empty control
+//! groups of containers behind, and nothing else.
 use std::{
     env,
     os::unix::process::CommandExt,

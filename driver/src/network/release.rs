@@ -1,0 +1,172 @@
+//! A netdev is made again what it was before a container had it.
+use std::sync::PoisonError;
+
+use super::{Driver, Error, Result};
+use crate::{
+    counters,
+    device::{
+        Link, LinkRef,
+        link::{Change, require},
+    },
+    state::{Endpoint, EndpointId, NetworkId, Original},
+};
+
+impl Driver {
+    /// Takes the netdev home, makes it what it was, and forgets the endpoint. It stays remembered, and
+    /// its netdev reserved, until that has worked.
+    pub(super) async fn release(
+        &self,
+        network_id: &NetworkId,
+        id: &EndpointId,
+        endpoint: &Endpoint,
+    ) -> Result<()> {
+        let restored = || self.restored.lock().unwrap_or_else(PoisonError::into_inner);
+        // Else only the state file could not be written the last time.
+        if !restored().contains(id) {
+            self.give_back(id, endpoint).await?;
+            restored().insert(id.clone());
+        }
+        self.store
+            .update(|state| {
+                state.networks.get_mut(network_id).map(|network| network.endpoints.remove(id));
+            })
+            .await?;
+        restored().remove(id);
+        Ok(())
+    }
+
+    async fn give_back(&self, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
+        let found = self.bring_home(id, endpoint).await?;
+        self.report_totals(id, endpoint).await;
+        match (found, &endpoint.lower) {
+            (found, Some(lower)) => {
+                self.detach(id).await?;
+                self.remove_stand_in(found.as_ref(), endpoint, lower).await
+            }
+            (Some(link), None) => self.restore(link, id, endpoint).await,
+            (None, None) => {
+                tracing::warn!(%id, netdevice = endpoint.original.name, "the netdev no longer exists");
+                if let Some(grant) = &endpoint.vf {
+                    let reasons = self.restore_vf_settings(grant).await;
+                    if !reasons.is_empty() {
+                        let netdevice = endpoint.original.name.clone();
+                        return Err(Error::NotRestored { netdevice, reasons });
+                    }
+                }
+                self.detach(id).await
+            }
+        }
+    }
+
+    async fn detach(&self, id: &EndpointId) -> Result<()> {
+        let id = id.clone();
+        self.counters(move |counters| counters.detach(&id)).await
+    }
+
+    /// Undoes, going on past failures, all that we or a container may have done to a netdev that is home.
+    async fn restore(&self, link: Link, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
+        let original = &endpoint.original;
+        let not_restored =
+            |reasons| Err(Error::NotRestored { netdevice: endpoint.netdevice().to_owned(), reasons });
+        let mut reasons = Vec::new();
+        let mut link = link;
+        self.down(&link).await?;
+        if let Some(grant) = &endpoint.vf {
+            reasons = self.restore_vf_settings(grant).await;
+            if !reasons.is_empty() {
+                return not_restored(reasons);
+            }
+            // What a container can have done to a netdev and left in its driver is endless: a VF that was
+            // out gets a fresh one.
+            if !self.rtnl.is_marked(link.ifindex).await? {
+                self.detach(id).await?;
+                match self.fresh_vf(&link).await? {
+                    Some(fresh) => link = fresh,
+                    None => return Ok(()),
+                }
+            }
+        }
+        reasons.extend(self.restore_netdev(&link, endpoint).await);
+        reasons.extend(self.end_uppers(link.ifindex, original).await);
+        if !reasons.is_empty() {
+            // Still tagged and counted, so that it is found again.
+            return not_restored(reasons);
+        }
+        self.detach(id).await?;
+        self.end_tcx(&link, original).await?;
+        let left = require(&self.rtnl, LinkRef::Index(link.ifindex)).await?;
+        if left.xdp {
+            self.rtnl.xdp_off(link.ifindex).await?;
+        }
+        if let Some(grant) = &endpoint.vf {
+            self.restore_vf_trust(grant).await?;
+        }
+        self.finish(&left, id, original).await
+    }
+
+    async fn down(&self, link: &Link) -> Result<()> {
+        Ok(self.rtnl.change(link.ifindex, &Change { up: Some(false), ..Change::default() }).await?)
+    }
+
+    /// Its name and its settings, while it is down.
+    async fn restore_netdev(&self, link: &Link, endpoint: &Endpoint) -> Vec<String> {
+        let Original { name, mac, mtu, altnames, flags, tuning, .. } = &endpoint.original;
+        let ifindex = link.ifindex;
+        let mut changes = Vec::new();
+        if link.name != *name {
+            changes.push(Change { name: Some(name.clone()), ..Change::default() });
+        }
+        if link.mtu != *mtu {
+            changes.push(Change { mtu: Some(*mtu), ..Change::default() });
+        }
+        if link.flags != *flags {
+            changes.push(Change { flags: Some(*flags), ..Change::default() });
+        }
+        if link.mac != *mac && endpoint.vf.is_none() {
+            changes.push(Change { mac: *mac, ..Change::default() });
+        }
+        let mut reasons = Vec::new();
+        for change in changes {
+            reasons.extend(self.rtnl.change(ifindex, &change).await.err().map(|error| error.to_string()));
+        }
+        if let (Some(_), Some(mac)) = (&endpoint.vf, *mac) {
+            reasons.extend(self.restore_vf_mac(link, mac).await.err().map(|error| error.to_string()));
+        }
+        let tuned = self.rtnl.tune(ifindex, *tuning, link.tuning).await;
+        let named = self.rtnl.set_altnames(link, altnames).await;
+        reasons.extend([tuned, named].into_iter().filter_map(Result::err).map(|error| error.to_string()));
+        reasons
+    }
+
+    /// Up, addressed, and no longer ours. The tag goes last: by it the netdev is found after a crash.
+    async fn finish(&self, link: &Link, id: &EndpointId, original: &Original) -> Result<()> {
+        let Original { name, up, alias, ingress, addressing, .. } = original;
+        if !ingress {
+            self.rtnl.unmark(link.ifindex).await?;
+        }
+        if *up {
+            self.rtnl.change(link.ifindex, &Change { up: Some(true), ..Change::default() }).await?;
+        }
+        for error in self.rtnl.restore_addressing(link.ifindex, addressing).await {
+            tracing::error!(%id, netdevice = name, %error, "the host's address or route is not back");
+        }
+        let untag = Change { alias: Some(alias.clone()), ..Change::default() };
+        Ok(self.rtnl.change(link.ifindex, &untag).await?)
+    }
+
+    async fn report_totals(&self, id: &EndpointId, endpoint: &Endpoint) {
+        let (bpffs, counted) = (self.bpffs.clone(), id.clone());
+        let Ok(reading) = self.counters(move |_| counters::read(&bpffs, &counted)).await else { return };
+        let counters = reading.counters;
+        tracing::info!(
+            %id,
+            netdevice = endpoint.netdevice(),
+            rx_packets = counters.rx.packets,
+            rx_bytes = counters.rx.bytes,
+            tx_packets = counters.tx.packets,
+            tx_bytes = counters.tx.bytes,
+            tx_spoofed = counters.tx.spoofed,
+            "the endpoint's totals"
+        );
+    }
+}

@@ -4,7 +4,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use futures_util::TryStreamExt as _;
 use netlink_packet_route::link::{
     BondFailOverMac, InfoBond, InfoData, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
     LinkXdp, Prop, Stats64, XdpAttached,
@@ -14,7 +13,7 @@ use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use super::{
     Mac, Rtnl,
     netns::NetNs,
-    rtnl::{Error, Result, acked, answers},
+    rtnl::{Error, Result, acked},
     tuning::Tuning,
 };
 
@@ -346,7 +345,7 @@ impl Rtnl {
     /// The netdev, or none if this namespace has no such.
     pub async fn link(&self, link: LinkRef<'_>) -> Result<Option<Link>> {
         let get = self.handle().link().get();
-        let get = match link {
+        let mut get = match link {
             LinkRef::Index(index) => get.match_index(index),
             LinkRef::Name(name) if name.len() > MAX_NAME => {
                 // As `ip link` does: a longer one can only be an alternative name.
@@ -357,17 +356,13 @@ impl Rtnl {
             }
             LinkRef::Name(name) => get.match_name(name),
         };
-        match answers(format!("reading {link}"), get.execute()).await {
-            Ok(found) => Ok(found.into_iter().next().map(Link::from)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let request = get.message_mut().clone();
+        Ok(self.read_link(&format!("reading {link}"), request).await?.map(Link::from))
     }
 
     /// All netdevs of this namespace.
     pub async fn links(&self) -> Result<Vec<Link>> {
-        let start = || self.handle().link().get().execute().map_ok(Link::from);
-        self.dump("listing the netdevs", start).await
+        Ok(self.read_links().await?.into_iter().map(Link::from).collect())
     }
 
     /// Changes the netdev with this ifindex.
@@ -379,12 +374,12 @@ impl Rtnl {
 
     /// Makes the alternative names those of `wanted`.
     pub async fn set_altnames(&self, link: &Link, wanted: &[String]) -> Result<()> {
-        let foreign: Vec<_> = link.altnames.iter().filter(|name| !wanted.contains(name)).collect();
         let missing: Vec<_> = wanted.iter().filter(|name| !link.altnames.contains(name)).collect();
-        for name in foreign {
-            let what = format!("taking the alternative name {name} off netdev {}", link.ifindex);
-            acked(what, self.handle().link().property_del(link.ifindex).alt_ifname(&[name]).execute())
-                .await?;
+        // By their bytes: a container's may be no text.
+        for name in self.altnames(link.ifindex).await? {
+            if !wanted.iter().any(|wanted| wanted.as_bytes() == name) {
+                self.remove_altname(link.ifindex, &name).await?;
+            }
         }
         for name in missing {
             let what = format!("giving netdev {} the alternative name {name}", link.ifindex);

@@ -9,8 +9,10 @@ pub mod macvlan;
 pub mod mark;
 pub mod netns;
 pub mod pci;
+pub mod raw;
 pub mod rtnl;
 pub mod tuning;
+pub mod upper;
 pub mod vf;
 
 pub use link::{Link, LinkRef};

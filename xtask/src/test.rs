@@ -127,7 +127,7 @@ fn guest() -> Result<Result<Guest, String>> {
             interrupt::check()?;
             say("NO GUEST WITH SR-IOV CAN BE HAD HERE: the suite sriov will not run");
             show(&error);
-            Ok(Err(format!("{error:#}").lines().next().unwrap_or_default().to_owned()))
+            Ok(Err(first_line(&error)))
         }
     }
 }
@@ -187,7 +187,7 @@ fn judge(ended: Result<Ended>) -> Result<Outcome> {
         Ok(ended) => ended,
         Err(error) => {
             show(&error);
-            return Ok(Outcome::Broken(format!("{error:#}").lines().next().unwrap_or_default().to_owned()));
+            return Ok(Outcome::Broken(first_line(&error)));
         }
     };
     let tally = Tally::of(&ended.stdout);
@@ -195,6 +195,10 @@ fn judge(ended: Result<Ended>) -> Result<Outcome> {
         Some(tally) if ended.status.success() == (tally.failed == 0) => Outcome::Ran(tally),
         _ => Outcome::Broken(format!("it ended early: {}", ended.status)),
     })
+}
+
+fn first_line(error: &anyhow::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// What a suite came to, a line each, and then all of them together.

@@ -6,12 +6,12 @@ use std::{
 
 use netlink_packet_route::link::{
     BondFailOverMac, InfoBond, InfoData, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
-    LinkXdp, Prop, Stats64, XdpAttached,
+    LinkXdp, Prop, XdpAttached,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use super::{
-    Mac, Rtnl,
+    Mac, Rtnl, Stats,
     netns::NetNs,
     rtnl::{Error, Result, acked},
     tuning::Tuning,
@@ -127,51 +127,6 @@ impl Parent {
     pub fn driver(&self) -> Option<String> {
         let driver = self.sysfs().join("driver").read_link().ok()?;
         Some(driver.file_name()?.to_str()?.to_owned())
-    }
-}
-
-/// `rtnl_link_stats64` (include/uapi/linux/if_link.h), what concerns us of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Stats {
-    /// Frames received.
-    pub rx_packets: u64,
-    /// Bytes received.
-    pub rx_bytes: u64,
-    /// Frames dropped on receive.
-    pub rx_dropped: u64,
-    /// Frames sent.
-    pub tx_packets: u64,
-    /// Bytes sent.
-    pub tx_bytes: u64,
-    /// Frames dropped on sending.
-    pub tx_dropped: u64,
-}
-
-impl Stats {
-    /// What was counted since they were `before`; some drivers start from zero when a netdev goes up.
-    #[must_use]
-    pub fn since(&self, before: &Self) -> Self {
-        Self {
-            rx_packets: self.rx_packets.saturating_sub(before.rx_packets),
-            rx_bytes: self.rx_bytes.saturating_sub(before.rx_bytes),
-            rx_dropped: self.rx_dropped.saturating_sub(before.rx_dropped),
-            tx_packets: self.tx_packets.saturating_sub(before.tx_packets),
-            tx_bytes: self.tx_bytes.saturating_sub(before.tx_bytes),
-            tx_dropped: self.tx_dropped.saturating_sub(before.tx_dropped),
-        }
-    }
-}
-
-impl From<&Stats64> for Stats {
-    fn from(stats: &Stats64) -> Self {
-        Self {
-            rx_packets: stats.rx_packets,
-            rx_bytes: stats.rx_bytes,
-            rx_dropped: stats.rx_dropped,
-            tx_packets: stats.tx_packets,
-            tx_bytes: stats.tx_bytes,
-            tx_dropped: stats.tx_dropped,
-        }
     }
 }
 

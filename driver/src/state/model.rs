@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{EndpointId, NetworkId};
 use crate::device::{
-    Mac,
+    Mac, Stats,
     address::Addressing,
-    link::{Flags, Stats},
+    link::Flags,
     tuning::Tuning,
-    vf::{LinkState, VfCounters, VfSettings, Vlan},
+    vf::{LinkState, VfSettings, Vlan},
 };
 
 /// The version of the layout that this driver writes.
@@ -313,5 +313,5 @@ pub struct VfGrant {
     pub original: VfSettings,
     /// What the hardware had counted for it by then.
     #[serde(default)]
-    pub counters: VfCounters,
+    pub counters: Stats,
 }

@@ -3,6 +3,7 @@
 
 mod support;
 mod protocol {
+    pub mod handover;
     pub mod lifecycle;
     pub mod messages;
     pub mod options;
@@ -12,7 +13,7 @@ mod protocol {
 }
 
 fn main() -> std::process::ExitCode {
-    use protocol::{lifecycle, messages, options, rescue, restart, transport};
+    use protocol::{handover, lifecycle, messages, options, rescue, restart, transport};
 
     let trials = [
         transport::trials(),
@@ -20,6 +21,7 @@ fn main() -> std::process::ExitCode {
         options::trials(),
         lifecycle::trials(),
         rescue::trials(),
+        handover::trials(),
         restart::trials(),
     ];
     support::machine::main(trials.into_iter().flatten().collect())

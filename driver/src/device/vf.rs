@@ -8,7 +8,7 @@ use netlink_packet_route::{
     AddressFamily,
     link::{
         LinkAttribute, LinkExtentMask, LinkVfInfo, VfInfo, VfInfoLinkState, VfInfoMac, VfInfoRate,
-        VfInfoSpoofCheck, VfInfoTrust, VfLinkState, VfStats, VfVlan, VfVlanInfo, VlanProtocol,
+        VfInfoSpoofCheck, VfInfoTrust, VfLinkState, VfVlan, VfVlanInfo, VlanProtocol,
     },
 };
 use rtnetlink::LinkUnspec;
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Mac, Rtnl,
     rtnl::{Error, Result, acked, answers},
+    stats::Stats,
 };
 
 /// Ethertype that a VF's frames are tagged with on the wire.
@@ -171,38 +172,6 @@ impl VfSetting {
 /// netlink-proto reads into, and would never arrive.
 pub const MAX_COUNTED_VFS: usize = 128;
 
-/// What the hardware counted for a VF (IFLA_VF_STATS).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VfCounters {
-    /// Frames that the VF received.
-    pub rx_packets: u64,
-    /// Bytes of these frames.
-    pub rx_bytes: u64,
-    /// Frames that the VF sent.
-    pub tx_packets: u64,
-    /// Bytes of these frames.
-    pub tx_bytes: u64,
-    /// Frames for the VF that were dropped.
-    pub rx_dropped: u64,
-    /// Frames of the VF that were dropped.
-    pub tx_dropped: u64,
-}
-
-impl VfCounters {
-    /// What was counted since they were `before`.
-    #[must_use]
-    pub fn since(&self, before: &Self) -> Self {
-        Self {
-            rx_packets: self.rx_packets.saturating_sub(before.rx_packets),
-            rx_bytes: self.rx_bytes.saturating_sub(before.rx_bytes),
-            rx_dropped: self.rx_dropped.saturating_sub(before.rx_dropped),
-            tx_packets: self.tx_packets.saturating_sub(before.tx_packets),
-            tx_bytes: self.tx_bytes.saturating_sub(before.tx_bytes),
-            tx_dropped: self.tx_dropped.saturating_sub(before.tx_dropped),
-        }
-    }
-}
-
 impl Rtnl {
     /// The settings of the PF's VFs, by their numbers. One that the hardware's driver says nothing of is left
     /// out.
@@ -215,7 +184,7 @@ impl Rtnl {
 
     /// What the hardware counted for each of the PF's VFs, by their numbers. For PFs with at most
     /// [`MAX_COUNTED_VFS`] only.
-    pub async fn vf_counters(&self, pf: u32) -> Result<BTreeMap<u32, VfCounters>> {
+    pub async fn vf_counters(&self, pf: u32) -> Result<BTreeMap<u32, Stats>> {
         let rows = self.vf_rows(pf, vec![LinkExtentMask::Vf]).await?;
         Ok(rows.iter().filter_map(|row| Some((number(row)?, counters(row)))).collect())
     }
@@ -293,22 +262,10 @@ fn settings(row: &[VfInfo]) -> VfSettings {
     settings
 }
 
-fn counters(row: &[VfInfo]) -> VfCounters {
-    let mut counters = VfCounters::default();
+fn counters(row: &[VfInfo]) -> Stats {
     let stats = row.iter().filter_map(|info| match info {
         VfInfo::Stats(stats) => Some(stats),
         _ => None,
     });
-    for stat in stats.flatten() {
-        match stat {
-            VfStats::RxPackets(count) => counters.rx_packets = *count,
-            VfStats::RxBytes(count) => counters.rx_bytes = *count,
-            VfStats::TxPackets(count) => counters.tx_packets = *count,
-            VfStats::TxBytes(count) => counters.tx_bytes = *count,
-            VfStats::RxDropped(count) => counters.rx_dropped = *count,
-            VfStats::TxDropped(count) => counters.tx_dropped = *count,
-            _ => {}
-        }
-    }
-    counters
+    stats.flatten().collect()
 }

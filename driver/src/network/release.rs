@@ -87,11 +87,13 @@ impl Driver {
             }
         }
         reasons.extend(self.restore_netdev(&link, endpoint).await);
+        reasons.extend(self.end_uppers(link.ifindex, original).await);
         if !reasons.is_empty() {
             // Still tagged and counted, so that it is found again.
             return not_restored(reasons);
         }
         self.detach(id).await?;
+        self.end_tcx(&link, original).await?;
         let left = require(&self.rtnl, LinkRef::Index(link.ifindex)).await?;
         if left.xdp {
             self.rtnl.xdp_off(link.ifindex).await?;

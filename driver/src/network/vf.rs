@@ -4,10 +4,10 @@ use std::time::Duration;
 use super::{CreateEndpoint, Driver, Error, Result, assign::Chosen};
 use crate::{
     device::{
-        Link, LinkRef, Mac,
+        Link, LinkRef, Mac, Stats,
         link::Change,
         pci,
-        vf::{MAX_COUNTED_VFS, VfCounters, VfSetting, VfSettings},
+        vf::{MAX_COUNTED_VFS, VfSetting, VfSettings},
     },
     state::{Endpoint, Network, VfGrant},
 };
@@ -110,9 +110,9 @@ impl Driver {
     }
 
     /// What the hardware has counted for the VF; zero where that can't be asked for.
-    async fn vf_counters(&self, pf: &Link, vf: u32, vfs: usize) -> VfCounters {
+    async fn vf_counters(&self, pf: &Link, vf: u32, vfs: usize) -> Stats {
         if vfs > MAX_COUNTED_VFS {
-            return VfCounters::default();
+            return Stats::default();
         }
         let rows = self.rtnl.vf_counters(pf.ifindex).await.unwrap_or_default();
         rows.get(&vf).copied().unwrap_or_default()

@@ -97,6 +97,11 @@ pub fn vf_driver(pf: &Link, vfs: &[Vf]) -> Option<String> {
     })
 }
 
+/// The kernel driver that is bound to the device at this PCI address; none if there is no such device.
+pub fn driver(address: &str) -> Option<String> {
+    parent(address).driver()
+}
+
 /// Drivers that hand the VF to a program or a guest instead of making a netdev.
 pub fn is_userspace(driver: &str) -> bool {
     matches!(driver, "vfio-pci" | "uio_pci_generic" | "igb_uio" | "pci-stub")

@@ -165,7 +165,10 @@ impl Driver {
         id: &EndpointId,
         endpoint: &Endpoint,
     ) -> Result<()> {
-        let found = self.bring_home(id, endpoint).await?;
+        let found = match self.bring_home(id, endpoint).await? {
+            None if endpoint.vf.is_some() => self.await_vf(id, endpoint).await?,
+            found => found,
+        };
         self.report_totals(id, endpoint);
         match found {
             found if endpoint.lower.is_some() => {
@@ -177,7 +180,15 @@ impl Driver {
             }
             Some(link) => self.restore(&link, id, endpoint).await?,
             None => {
-                tracing::warn!(%id, netdevice = endpoint.original.name, "the netdev no longer exists");
+                let netdevice = endpoint.original.name.clone();
+                tracing::warn!(%id, netdevice, "the netdev no longer exists");
+                if let Some(grant) = &endpoint.vf {
+                    // The VF may: without a driver, and with its tenant's settings.
+                    let reasons = self.restore_vf(None, grant, &endpoint.original).await;
+                    if !reasons.is_empty() {
+                        return Err(Error::NotRestored { netdevice, reasons });
+                    }
+                }
                 let id = id.clone();
                 self.counters(move |counters| counters.detach(&id)).await?;
             }
@@ -224,7 +235,7 @@ impl Driver {
             reasons.push(error.to_string());
         }
         if let Some(grant) = &endpoint.vf {
-            reasons.extend(self.restore_vf(link, grant, original).await);
+            reasons.extend(self.restore_vf(Some(link), grant, original).await);
         }
         if !reasons.is_empty() {
             // Still tagged and counted, so that it is found again.

@@ -5,11 +5,11 @@ use super::{CreateEndpoint, Driver, Error, Result, assign::Chosen};
 use crate::{
     device::{
         Link, LinkRef, Mac,
-        link::Change,
+        link::{Change, MAX_NAME},
         pci,
         vf::{MAX_COUNTED_VFS, VfCounters, VfSetting, VfSettings},
     },
-    state::{Endpoint, Network, Original, VfGrant},
+    state::{Endpoint, EndpointId, Network, Original, VfGrant},
 };
 
 /// A VF's driver makes its netdev, and udev names it, within this time.
@@ -60,7 +60,7 @@ impl Driver {
             };
             match link {
                 Ok(link) => {
-                    let link = self.when_named(link).await?;
+                    let link = self.named(self.when_named(link).await?, pf, vf.index).await?;
                     let grant = VfGrant {
                         pf: pf.hardware().unwrap_or_default(),
                         index: vf.index,
@@ -152,6 +152,24 @@ impl Driver {
         Ok(crate::device::link::require(&self.rtnl, LinkRef::Index(link.ifindex)).await?)
     }
 
+    /// The netdev under a name that it can come home with. Where nobody names them by their hardware, the
+    /// kernel gives a new one the name of one that is in a container.
+    async fn named(&self, link: Link, pf: &Link, vf: u32) -> Result<Link> {
+        let taken = |name: &str| self.store.get().endpoints().any(|(.., other)| other.original.name == name);
+        if !taken(&link.name) {
+            return Ok(link);
+        }
+        let suffix = format!("v{vf}");
+        let stem: String = pf.name.chars().take(MAX_NAME - suffix.len()).collect();
+        let name = format!("{stem}{suffix}");
+        tracing::info!(netdevice = link.name, name, "renamed: its name is that of a netdev in a container");
+        for up in [false, link.up] {
+            let name = (!up).then(|| name.clone());
+            self.rtnl.change(link.ifindex, &Change { name, up: Some(up), ..Change::default() }).await?;
+        }
+        Ok(crate::device::link::require(&self.rtnl, LinkRef::Index(link.ifindex)).await?)
+    }
+
     /// Configures the VF for its tenant. Answers with its netdev, which may be a new one, and with the
     /// defaults that the hardware refused.
     pub(super) async fn configure_vf(
@@ -173,7 +191,7 @@ impl Driver {
             set(VfSetting::Vlan(options.vf.vlan)).await?;
         }
         let link = match endpoint.mac {
-            Some(mac) => self.give_vf_mac(&pf, grant, link, mac, original.mac).await?,
+            Some(mac) => self.give_vf_mac(&pf, grant, link, mac).await?,
             None => link,
         };
         let wishes = [
@@ -205,17 +223,10 @@ impl Driver {
     }
 
     /// Gives the VF an address through its PF, and has its netdev take it over.
-    async fn give_vf_mac(
-        &self,
-        pf: &Link,
-        grant: &VfGrant,
-        link: Link,
-        mac: Mac,
-        administrative: Option<Mac>,
-    ) -> Result<Link> {
-        if administrative != Some(mac) {
-            self.rtnl.set_vf(pf.ifindex, grant.index, VfSetting::Mac(mac)).await?;
-        }
+    async fn give_vf_mac(&self, pf: &Link, grant: &VfGrant, link: Link, mac: Mac) -> Result<Link> {
+        // Also where it is shown already: igb holds a VF to its address only if that came from the PF, and
+        // shows the others, too.
+        self.rtnl.set_vf(pf.ifindex, grant.index, VfSetting::Mac(mac)).await?;
         if link.mac == Some(mac) {
             return Ok(link);
         }
@@ -252,9 +263,38 @@ impl Driver {
         Err(Error::Mac { mac, reason })
     }
 
-    /// Gives the VF its settings back, going on past failures. Its netdev is home, down and no longer
-    /// tagged otherwise than its original.
-    pub(super) async fn restore_vf(&self, link: &Link, grant: &VfGrant, original: &Original) -> Vec<String> {
+    /// The netdev of a VF that is in no namespace: for a moment that is so of one whose namespace has ended,
+    /// which the kernel brings home. None if there is no such netdev any more.
+    pub(super) async fn await_vf(&self, id: &EndpointId, endpoint: &Endpoint) -> Result<Option<Link>> {
+        let address = endpoint.hardware.as_deref().and_then(|hardware| hardware.strip_prefix("pci/"));
+        let has_netdev = || {
+            let driver = address.and_then(pci::driver);
+            driver.is_some_and(|driver| !pci::is_userspace(&driver))
+        };
+        let deadline = tokio::time::Instant::now() + NETDEV;
+        while has_netdev() {
+            if let Some(link) = self.bring_home(id, endpoint).await? {
+                return Ok(Some(link));
+            }
+            if tokio::time::Instant::now() >= deadline {
+                return Err(Error::NotRestored {
+                    netdevice: endpoint.original.name.clone(),
+                    reasons: vec!["it is in no network namespace that can be seen".into()],
+                });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(None)
+    }
+
+    /// Gives the VF its settings back, going on past failures. Its netdev, if it has one, is home, down and
+    /// no longer tagged otherwise than its original.
+    pub(super) async fn restore_vf(
+        &self,
+        link: Option<&Link>,
+        grant: &VfGrant,
+        original: &Original,
+    ) -> Vec<String> {
         let mut reasons = Vec::new();
         let (pf, now) = match self.vf_now(grant).await {
             Ok(Some(found)) => found,
@@ -280,10 +320,14 @@ impl Driver {
                 reasons.push(error.to_string());
             }
         }
-        if let Some(own) = original.mac
-            && let Err(error) = self.restore_vf_mac(link, own).await
-        {
-            reasons.push(error.to_string());
+        if let (Some(link), Some(own)) = (link, original.mac) {
+            if let Err(error) = self.restore_vf_mac(link, own).await {
+                reasons.push(error.to_string());
+            }
+            // One that its PF gives none tells the PF its own.
+            if let Err(error) = self.rtnl.set_vf(pf.ifindex, grant.index, VfSetting::Mac(mac)).await {
+                reasons.push(error.to_string());
+            }
         }
         if trust && let Err(error) = self.rtnl.set_vf(pf.ifindex, grant.index, VfSetting::Trust(true)).await {
             reasons.push(error.to_string());

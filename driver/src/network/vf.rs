@@ -5,7 +5,7 @@ use super::{CreateEndpoint, Driver, Error, Result, assign::Chosen};
 use crate::{
     device::{
         Link, LinkRef, Mac, Stats,
-        link::Change,
+        link::{Change, MAX_NAME, require},
         pci,
         vf::{MAX_COUNTED_VFS, VfSetting, VfSettings},
     },
@@ -60,7 +60,7 @@ impl Driver {
             };
             match link {
                 Ok(link) => {
-                    let link = self.when_named(link).await?;
+                    let link = self.named(self.when_named(link).await?, pf, vf.index).await?;
                     let grant = VfGrant {
                         pf: pf.hardware().unwrap_or_default(),
                         index: vf.index,
@@ -152,7 +152,25 @@ impl Driver {
         while !pci::udev_is_done(link.ifindex) && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(POLL).await;
         }
-        Ok(crate::device::link::require(&self.rtnl, LinkRef::Index(link.ifindex)).await?)
+        Ok(require(&self.rtnl, LinkRef::Index(link.ifindex)).await?)
+    }
+
+    /// The netdev under a name that it can come home with. Where nobody names them by their hardware, the
+    /// kernel gives a new one the name of one that is in a container.
+    async fn named(&self, link: Link, pf: &Link, vf: u32) -> Result<Link> {
+        let taken = |name: &str| self.store.get().endpoints().any(|(.., other)| other.original.name == name);
+        if !taken(&link.name) {
+            return Ok(link);
+        }
+        let suffix = format!("v{vf}");
+        let stem: String = pf.name.chars().take(MAX_NAME - suffix.len()).collect();
+        let name = format!("{stem}{suffix}");
+        tracing::info!(netdevice = link.name, name, "renamed: its name is that of a netdev in a container");
+        for up in [false, link.up] {
+            let name = (!up).then(|| name.clone());
+            self.rtnl.change(link.ifindex, &Change { name, up: Some(up), ..Change::default() }).await?;
+        }
+        Ok(require(&self.rtnl, LinkRef::Index(link.ifindex)).await?)
     }
 
     /// Configures the VF for its tenant. Answers with its netdev, which may be a new one, and with the
@@ -176,7 +194,7 @@ impl Driver {
             set(VfSetting::Vlan(options.vf.vlan)).await?;
         }
         let link = match endpoint.mac {
-            Some(mac) => self.give_vf_mac(&pf, grant, link, mac, original.mac).await?,
+            Some(mac) => self.give_vf_mac(&pf, grant, link, mac).await?,
             None => link,
         };
         let wishes = [
@@ -208,17 +226,10 @@ impl Driver {
     }
 
     /// Gives the VF an address through its PF, and has its netdev take it over.
-    async fn give_vf_mac(
-        &self,
-        pf: &Link,
-        grant: &VfGrant,
-        link: Link,
-        mac: Mac,
-        administrative: Option<Mac>,
-    ) -> Result<Link> {
-        if administrative != Some(mac) {
-            self.rtnl.set_vf(pf.ifindex, grant.index, VfSetting::Mac(mac)).await?;
-        }
+    async fn give_vf_mac(&self, pf: &Link, grant: &VfGrant, link: Link, mac: Mac) -> Result<Link> {
+        // Also where it is shown already: igb holds a VF to its address only if that came from the PF, and
+        // shows the others, too.
+        self.rtnl.set_vf(pf.ifindex, grant.index, VfSetting::Mac(mac)).await?;
         if link.mac == Some(mac) {
             return Ok(link);
         }
@@ -232,7 +243,7 @@ impl Driver {
             if let Err(error) = self.rtnl.change(ifindex, &change).await {
                 tracing::debug!(vf = grant.index, %error, "taking over an address");
             }
-            let now = crate::device::link::require(&self.rtnl, LinkRef::Index(ifindex)).await?;
+            let now = require(&self.rtnl, LinkRef::Index(ifindex)).await?;
             if now.mac == Some(mac) && !now.up {
                 return Ok(now);
             }
@@ -285,13 +296,17 @@ impl Driver {
         reasons
     }
 
-    /// The last of its settings.
-    pub(super) async fn restore_vf_trust(&self, grant: &VfGrant) -> Result<()> {
-        if !grant.original.trust {
-            return Ok(());
+    /// The last of its settings, when its netdev has its own address again.
+    pub(super) async fn finish_vf(&self, grant: &VfGrant) -> Result<()> {
+        let Some((pf, now)) = self.vf_now(grant).await? else { return Ok(()) };
+        let VfSettings { mac, trust, .. } = grant.original;
+        // A VF whose PF has given it no address tells the PF its own.
+        for setting in [VfSetting::Mac(mac.unwrap_or(Mac([0; 6]))), VfSetting::Trust(trust)] {
+            if !setting.is_in(&now) {
+                self.rtnl.set_vf(pf.ifindex, grant.index, setting).await?;
+            }
         }
-        let Some((pf, _)) = self.vf_now(grant).await? else { return Ok(()) };
-        Ok(self.rtnl.set_vf(pf.ifindex, grant.index, VfSetting::Trust(true)).await?)
+        Ok(())
     }
 
     /// Binds the VF's driver anew; none if it makes no netdev any more, which is reported. The VF is as
@@ -325,7 +340,7 @@ impl Driver {
             Change { mac: Some(mac), ..Change::default() },
         ] {
             let told = self.rtnl.change(link.ifindex, &change).await;
-            let now = crate::device::link::require(&self.rtnl, LinkRef::Index(link.ifindex)).await?;
+            let now = require(&self.rtnl, LinkRef::Index(link.ifindex)).await?;
             if now.mac == Some(mac) && !now.up {
                 return Ok(());
             }

@@ -3,6 +3,7 @@
 
 mod support;
 mod protocol {
+    pub mod handover;
     pub mod lifecycle;
     pub mod messages;
     pub mod options;
@@ -13,7 +14,7 @@ mod protocol {
 }
 
 fn main() -> std::process::ExitCode {
-    use protocol::{lifecycle, messages, options, reports, rescue, restart, transport};
+    use protocol::{handover, lifecycle, messages, options, reports, rescue, restart, transport};
 
     let trials = [
         transport::trials(),
@@ -22,6 +23,7 @@ fn main() -> std::process::ExitCode {
         lifecycle::trials(),
         reports::trials(),
         rescue::trials(),
+        handover::trials(),
         restart::trials(),
     ];
     support::machine::main(trials.into_iter().flatten().collect())

@@ -6,12 +6,7 @@ use serde::Serialize;
 
 use crate::{
     counters,
-    device::{
-        Link, LinkRef, Rtnl,
-        link::Stats,
-        netns::NetNs,
-        vf::{MAX_COUNTED_VFS, VfCounters},
-    },
+    device::{Link, LinkRef, Rtnl, Stats, netns::NetNs, vf::MAX_COUNTED_VFS},
     state::{Endpoint, EndpointId, VfGrant},
 };
 
@@ -44,9 +39,9 @@ pub struct VfValues {
     tx_dropped: Option<u64>,
 }
 
-impl From<VfCounters> for VfValues {
-    fn from(counters: VfCounters) -> Self {
-        let VfCounters { rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped } = counters;
+impl From<Stats> for VfValues {
+    fn from(counters: Stats) -> Self {
+        let Stats { rx_packets, rx_bytes, tx_packets, tx_bytes, rx_dropped, tx_dropped } = counters;
         Self {
             rx_packets: Some(rx_packets),
             rx_bytes: Some(rx_bytes),
@@ -63,7 +58,7 @@ pub struct Hardware {
     rtnl: Rtnl,
     links: Vec<Link>,
     /// By the PF's ifindex, each asked once.
-    rows: BTreeMap<u32, Vec<VfCounters>>,
+    rows: BTreeMap<u32, BTreeMap<u32, Stats>>,
 }
 
 impl Hardware {
@@ -125,14 +120,15 @@ impl Hardware {
     }
 
     /// The VF's row, and whether any row of its PF is filled in.
-    async fn row(&mut self, pf: u32, vf: u32) -> Option<(VfCounters, bool)> {
+    async fn row(&mut self, pf: u32, vf: u32) -> Option<(Stats, bool)> {
         if !self.rows.contains_key(&pf) {
             let few = self.rtnl.vf_settings(pf).await.is_ok_and(|vfs| vfs.len() <= MAX_COUNTED_VFS);
-            let rows = if few { self.rtnl.vf_counters(pf).await.unwrap_or_default() } else { Vec::new() };
+            let rows =
+                if few { self.rtnl.vf_counters(pf).await.unwrap_or_default() } else { BTreeMap::new() };
             self.rows.insert(pf, rows);
         }
         let rows = self.rows.get(&pf)?;
-        let any = rows.iter().any(|row| *row != VfCounters::default());
-        Some((*rows.get(vf as usize)?, any))
+        let any = rows.values().any(|row| *row != Stats::default());
+        Some((*rows.get(&vf)?, any))
     }
 }

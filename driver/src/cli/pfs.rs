@@ -60,7 +60,7 @@ pub async fn pf(rtnl: &Rtnl, links: &[Link], name: &str, report: &Report) -> Opt
             driver,
             endpoint_id: holder.map(|(_, _, id, _)| id.to_string()),
             container: container.map(|(name, _)| name.to_owned()),
-            settings: settings.get(index as usize).cloned(),
+            settings: settings.get(&index).cloned(),
         }
     });
     let changes = pf.hardware().and_then(|hardware| report.state.pfs.get(&hardware));

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     counters::{self, Reading},
-    device::link::Stats,
+    device::Stats,
     docker::{Docker, NetworkNames},
     state::{EndpointId, NetworkId, State, store},
 };

@@ -32,16 +32,18 @@ const BPF_LINK_TYPE_TCX: u32 = 11;
 /// `enum bpf_cmd`.
 #[derive(Clone, Copy)]
 #[repr(i32)]
-enum Command {
+pub(super) enum Command {
     MapLookup = 1,
     ObjPin = 6,
     ObjGet = 7,
+    ProgDetach = 9,
     ProgFdById = 13,
     MapFdById = 14,
     ObjInfo = 15,
     ProgQuery = 16,
     LinkCreate = 28,
     LinkUpdate = 29,
+    LinkFdById = 30,
     LinkDetach = 34,
 }
 
@@ -50,9 +52,9 @@ enum Command {
 /// # Safety
 /// Laid out as the kernel has it for this command, without padding; pointers in it are valid for what
 /// the kernel reads and writes through them.
-unsafe trait Attr {}
+pub(super) unsafe trait Attr {}
 
-fn bpf<A: Attr>(command: Command, attr: &mut A) -> io::Result<RawFd> {
+pub(super) fn bpf<A: Attr>(command: Command, attr: &mut A) -> io::Result<RawFd> {
     // SAFETY: `Attr` promises that the kernel finds what it expects, and the size tells where it ends.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command as libc::c_int, &raw mut *attr, mem::size_of::<A>()) };
@@ -69,7 +71,7 @@ fn bpf_fd<A: Attr>(command: Command, attr: &mut A) -> io::Result<OwnedFd> {
 }
 
 /// A pointer as `union bpf_attr` has it.
-fn address<T>(of: *const T) -> u64 {
+pub(super) fn address<T>(of: *const T) -> u64 {
     of.expose_provenance() as u64
 }
 
@@ -100,7 +102,7 @@ pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 }
 
 #[expect(clippy::cast_sign_loss, reason = "an open descriptor is not negative")]
-fn raw(fd: BorrowedFd<'_>) -> u32 {
+pub(super) fn raw(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd() as u32
 }
 
@@ -330,43 +332,7 @@ pub(super) fn program(id: u32) -> io::Result<OwnedFd> {
     bpf_fd(Command::ProgFdById, &mut IdAttr { id, next: 0, flags: 0 })
 }
 
-#[repr(C)]
-struct QueryAttr {
-    ifindex: u32,
-    attach_type: u32,
-    query_flags: u32,
-    attach_flags: u32,
-    program_ids: u64,
-    count: u32,
-    padding: u32,
-    program_flags: u64,
-    link_ids: u64,
-    link_flags: u64,
-    revision: u64,
-}
-// SAFETY: BPF_PROG_QUERY; used by `tcx_links` alone.
-unsafe impl Attr for QueryAttr {}
-
-/// The ids of the links at a netdev's TCX hook, in the calling thread's namespace; 0 for a program without
-/// a link.
-pub(super) fn tcx_links(ifindex: u32, at: AttachType) -> io::Result<Vec<u32>> {
-    /// The kernel's `BPF_MPROG_MAX`.
-    const LINKS: u32 = 64;
-    let mut links = [0_u32; LINKS as usize];
-    let mut programs = [0_u32; LINKS as usize];
-    let mut attr = QueryAttr {
-        ifindex,
-        attach_type: at as u32,
-        query_flags: 0,
-        attach_flags: 0,
-        program_ids: address(programs.as_mut_ptr()),
-        count: LINKS,
-        padding: 0,
-        program_flags: 0,
-        link_ids: address(links.as_mut_ptr()),
-        link_flags: 0,
-        revision: 0,
-    };
-    bpf(Command::ProgQuery, &mut attr)?;
-    Ok(links.into_iter().take(attr.count as usize).collect())
+/// Opens a link.
+pub(super) fn link_by_id(id: u32) -> io::Result<OwnedFd> {
+    bpf_fd(Command::LinkFdById, &mut IdAttr { id, next: 0, flags: 0 })
 }

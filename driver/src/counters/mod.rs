@@ -11,11 +11,13 @@ mod kernel;
 mod pins;
 mod read;
 mod reports;
+mod tcx;
 
 pub use attach::{Adopted, Counters};
 pub use hook::{Hook, Plan, SpoofCheck};
 pub use pins::endpoints;
 pub use read::{Reading, is_attached, read};
+pub use tcx::{clear_tcx, tcx_ids};
 
 use crate::state::id::EndpointId;
 
@@ -116,6 +118,26 @@ pub enum Error {
     Replace {
         /// The endpoint.
         endpoint: EndpointId,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A netdev's hooks could not be looked at.
+    #[error("netdev {ifindex}: asking for its TCX programs failed: {source}")]
+    Query {
+        /// The netdev.
+        ifindex: u32,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A container's program could not be taken off.
+    #[error(
+        "netdev {ifindex}: taking off the TCX program {program}, which is not the host's, failed: {source}"
+    )]
+    Foreign {
+        /// The netdev.
+        ifindex: u32,
+        /// The program's id.
+        program: u32,
         /// What the kernel says.
         source: io::Error,
     },

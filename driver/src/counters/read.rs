@@ -4,7 +4,7 @@ use std::{os::fd::AsFd, path::Path};
 use driver_common::{Counters, Rx, Tx};
 use nix::libc;
 
-use super::{Error, Hook, Result, kernel, kernel::AttachType, pins::Pins};
+use super::{Error, Hook, Result, kernel, kernel::AttachType, pins::Pins, tcx};
 use crate::state::id::EndpointId;
 
 /// An endpoint's counters and where they are taken.
@@ -57,8 +57,8 @@ pub fn is_attached(bpffs: &Path, endpoint: &EndpointId, ifindex: u32) -> Result<
     if link.ifindex != ifindex || ifindex == 0 {
         return Ok(false);
     }
-    match kernel::tcx_links(ifindex, AttachType::TcxEgress) {
-        Ok(links) => Ok(links.contains(&link.link_id)),
+    match tcx::chain(ifindex, AttachType::TcxEgress) {
+        Ok(chain) => Ok(chain.iter().any(|chained| chained.link == link.link_id)),
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
         Err(source) => Err(Error::Read { endpoint: endpoint.clone(), source }),
     }

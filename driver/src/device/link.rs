@@ -4,17 +4,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use futures_util::TryStreamExt as _;
 use netlink_packet_route::link::{
     BondFailOverMac, InfoBond, InfoData, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
-    LinkXdp, Prop, Stats64, XdpAttached,
+    LinkXdp, Prop, XdpAttached,
 };
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
 use super::{
-    Mac, Rtnl,
+    Mac, Rtnl, Stats,
     netns::NetNs,
-    rtnl::{Error, Result, acked, answers},
+    rtnl::{Error, Result, acked},
     tuning::Tuning,
 };
 
@@ -128,51 +127,6 @@ impl Parent {
     pub fn driver(&self) -> Option<String> {
         let driver = self.sysfs().join("driver").read_link().ok()?;
         Some(driver.file_name()?.to_str()?.to_owned())
-    }
-}
-
-/// `rtnl_link_stats64` (include/uapi/linux/if_link.h), what concerns us of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Stats {
-    /// Frames received.
-    pub rx_packets: u64,
-    /// Bytes received.
-    pub rx_bytes: u64,
-    /// Frames dropped on receive.
-    pub rx_dropped: u64,
-    /// Frames sent.
-    pub tx_packets: u64,
-    /// Bytes sent.
-    pub tx_bytes: u64,
-    /// Frames dropped on sending.
-    pub tx_dropped: u64,
-}
-
-impl Stats {
-    /// What was counted since they were `before`; some drivers start from zero when a netdev goes up.
-    #[must_use]
-    pub fn since(&self, before: &Self) -> Self {
-        Self {
-            rx_packets: self.rx_packets.saturating_sub(before.rx_packets),
-            rx_bytes: self.rx_bytes.saturating_sub(before.rx_bytes),
-            rx_dropped: self.rx_dropped.saturating_sub(before.rx_dropped),
-            tx_packets: self.tx_packets.saturating_sub(before.tx_packets),
-            tx_bytes: self.tx_bytes.saturating_sub(before.tx_bytes),
-            tx_dropped: self.tx_dropped.saturating_sub(before.tx_dropped),
-        }
-    }
-}
-
-impl From<&Stats64> for Stats {
-    fn from(stats: &Stats64) -> Self {
-        Self {
-            rx_packets: stats.rx_packets,
-            rx_bytes: stats.rx_bytes,
-            rx_dropped: stats.rx_dropped,
-            tx_packets: stats.tx_packets,
-            tx_bytes: stats.tx_bytes,
-            tx_dropped: stats.tx_dropped,
-        }
     }
 }
 
@@ -346,7 +300,7 @@ impl Rtnl {
     /// The netdev, or none if this namespace has no such.
     pub async fn link(&self, link: LinkRef<'_>) -> Result<Option<Link>> {
         let get = self.handle().link().get();
-        let get = match link {
+        let mut get = match link {
             LinkRef::Index(index) => get.match_index(index),
             LinkRef::Name(name) if name.len() > MAX_NAME => {
                 // As `ip link` does: a longer one can only be an alternative name.
@@ -357,17 +311,13 @@ impl Rtnl {
             }
             LinkRef::Name(name) => get.match_name(name),
         };
-        match answers(format!("reading {link}"), get.execute()).await {
-            Ok(found) => Ok(found.into_iter().next().map(Link::from)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let request = get.message_mut().clone();
+        Ok(self.read_link(&format!("reading {link}"), request).await?.map(Link::from))
     }
 
     /// All netdevs of this namespace.
     pub async fn links(&self) -> Result<Vec<Link>> {
-        let start = || self.handle().link().get().execute().map_ok(Link::from);
-        self.dump("listing the netdevs", start).await
+        Ok(self.read_links().await?.into_iter().map(Link::from).collect())
     }
 
     /// Changes the netdev with this ifindex.
@@ -379,12 +329,12 @@ impl Rtnl {
 
     /// Makes the alternative names those of `wanted`.
     pub async fn set_altnames(&self, link: &Link, wanted: &[String]) -> Result<()> {
-        let foreign: Vec<_> = link.altnames.iter().filter(|name| !wanted.contains(name)).collect();
         let missing: Vec<_> = wanted.iter().filter(|name| !link.altnames.contains(name)).collect();
-        for name in foreign {
-            let what = format!("taking the alternative name {name} off netdev {}", link.ifindex);
-            acked(what, self.handle().link().property_del(link.ifindex).alt_ifname(&[name]).execute())
-                .await?;
+        // By their bytes: a container's may be no text.
+        for name in self.altnames(link.ifindex).await? {
+            if !wanted.iter().any(|wanted| wanted.as_bytes() == name) {
+                self.remove_altname(link.ifindex, &name).await?;
+            }
         }
         for name in missing {
             let what = format!("giving netdev {} the alternative name {name}", link.ifindex);

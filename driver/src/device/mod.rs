@@ -9,10 +9,14 @@ pub mod macvlan;
 pub mod mark;
 pub mod netns;
 pub mod pci;
+pub mod raw;
 pub mod rtnl;
+pub mod stats;
 pub mod tuning;
+pub mod upper;
 pub mod vf;
 
 pub use link::{Link, LinkRef};
 pub use mac::Mac;
 pub use rtnl::{Error, Result, Rtnl};
+pub use stats::Stats;

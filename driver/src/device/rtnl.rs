@@ -11,11 +11,11 @@ use netlink_packet_core::ErrorMessage;
 use netlink_sys::{Socket, TokioSocket, protocols::NETLINK_ROUTE};
 use tokio::{runtime::Runtime, sync::Mutex, task::JoinHandle};
 
-use super::netns::NetNs;
+use super::{netns::NetNs, raw::Raw};
 
 /// How long the kernel may take for one answer. Requests have no timeout of their own, and an answer
 /// that the crate can't decode never ends its stream.
-const REQUEST: Duration = Duration::from_secs(3);
+pub(super) const REQUEST: Duration = Duration::from_secs(3);
 
 /// What the kernel refused, in its words.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ impl Error {
         Self::Kernel { what: what.into(), source, extack: None }
     }
 
-    fn netlink(what: String, error: rtnetlink::Error) -> Self {
+    pub(super) fn netlink(what: String, error: rtnetlink::Error) -> Self {
         match error {
             rtnetlink::Error::NetlinkError(message) => {
                 let source = io::Error::from_raw_os_error(message.raw_code().saturating_neg());
@@ -106,6 +106,7 @@ fn extack(message: &ErrorMessage) -> Option<String> {
 pub struct Rtnl {
     handle: rtnetlink::Handle,
     connection: JoinHandle<()>,
+    raw: Raw,
     /// A socket has one dump at a time; the kernel refuses a second with EBUSY.
     dumping: Mutex<()>,
 }
@@ -119,25 +120,31 @@ impl Drop for Rtnl {
 impl Rtnl {
     /// In the namespace of the calling thread.
     pub fn new() -> io::Result<Self> {
-        Self::on(socket()?)
+        Self::on(socket()?, socket()?)
     }
 
     /// In another namespace. The socket is made on a thread that enters it and ends.
     pub fn within(netns: &NetNs) -> io::Result<Self> {
-        Self::on(netns.run(socket)??)
+        let (socket, raw) = netns.run(|| io::Result::Ok((socket()?, socket()?)))??;
+        Self::on(socket, raw)
     }
 
-    fn on(socket: Socket) -> io::Result<Self> {
+    fn on(socket: Socket, raw: Socket) -> io::Result<Self> {
+        let raw = Raw::on(raw)?;
         let runtime = runtime()?;
         let _entered = runtime.enter();
         // SAFETY: the descriptor was just taken out of `Socket`, so this is its only owner.
         let socket = unsafe { TokioSocket::from_raw_fd(socket.into_raw_fd()) };
         let (connection, handle, _) = rtnetlink::from_socket(socket);
-        Ok(Self { handle, connection: runtime.spawn(connection), dumping: Mutex::default() })
+        Ok(Self { handle, connection: runtime.spawn(connection), raw, dumping: Mutex::default() })
     }
 
     pub(super) fn handle(&self) -> &rtnetlink::Handle {
         &self.handle
+    }
+
+    pub(super) fn raw(&self) -> &Raw {
+        &self.raw
     }
 
     /// Collects the answers to a dump, which `start` asks for once the last one has all of its own.

@@ -1,10 +1,10 @@
 //! Limits and a group that a netdev keeps when it moves, and that a container may change.
-use netlink_packet_route::link::LinkAttribute;
+use netlink_packet_route::link::{LinkAttribute, LinkProtocolDownReason};
 use rtnetlink::LinkUnspec;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Rtnl,
+    Mac, Rtnl,
     rtnl::{Result, acked},
 };
 
@@ -22,12 +22,23 @@ pub struct Tuning {
     pub gro_max_size: Option<u32>,
     /// Its group.
     pub group: Option<u32>,
+    /// Its broadcast address, if the link layer has such as Ethernet's.
+    pub broadcast: Option<Mac>,
+    /// `IF_LINK_MODE_*`: the state that a carrier brings it into.
+    pub link_mode: Option<u8>,
+    /// Kept without a carrier by a protocol.
+    pub proto_down: Option<bool>,
 }
 
 impl Tuning {
     /// Takes one of its values from what the kernel says of a netdev.
     pub(super) fn note(&mut self, attribute: &LinkAttribute) {
         match *attribute {
+            LinkAttribute::Broadcast(ref octets) => {
+                self.broadcast = <[u8; 6]>::try_from(octets.as_slice()).ok().map(Mac);
+            }
+            LinkAttribute::Mode(mode) => self.link_mode = Some(mode.into()),
+            LinkAttribute::ProtoDown(down) => self.proto_down = Some(down != 0),
             LinkAttribute::TxQueueLen(value) => self.txqlen = Some(value),
             LinkAttribute::GsoMaxSegs(value) => self.gso_max_segs = Some(value),
             LinkAttribute::GsoMaxSize(value) => self.gso_max_size = Some(value),
@@ -39,19 +50,38 @@ impl Tuning {
 
     /// What has to be set where it is `now`.
     fn missing(self, now: Self) -> Vec<LinkAttribute> {
-        let Self { txqlen, gso_max_segs, gso_max_size, gro_max_size, group } = self;
-        let differing = |wanted: Option<u32>, now: Option<u32>| wanted.filter(|_| wanted != now);
+        let Self {
+            txqlen,
+            gso_max_segs,
+            gso_max_size,
+            gro_max_size,
+            group,
+            broadcast,
+            link_mode,
+            proto_down,
+        } = self;
+        let proto_down = differing(proto_down, now.proto_down);
+        // While a reason stands the kernel does not take it back (EBUSY).
+        let reasons = vec![LinkProtocolDownReason::Mask(u32::MAX), LinkProtocolDownReason::Value(0)];
         [
             differing(txqlen, now.txqlen).map(LinkAttribute::TxQueueLen),
             differing(gso_max_segs, now.gso_max_segs).map(LinkAttribute::GsoMaxSegs),
             differing(gso_max_size, now.gso_max_size).map(LinkAttribute::GsoMaxSize),
             differing(gro_max_size, now.gro_max_size).map(LinkAttribute::GroMaxSize),
             differing(group, now.group).map(LinkAttribute::Group),
+            differing(broadcast, now.broadcast).map(|mac| LinkAttribute::Broadcast(mac.0.to_vec())),
+            differing(link_mode, now.link_mode).map(|mode| LinkAttribute::Mode(mode.into())),
+            proto_down.filter(|down| !down).map(|_| LinkAttribute::ProtoDownReason(reasons)),
+            proto_down.map(|down| LinkAttribute::ProtoDown(down.into())),
         ]
         .into_iter()
         .flatten()
         .collect()
     }
+}
+
+fn differing<T: Copy + PartialEq>(wanted: Option<T>, now: Option<T>) -> Option<T> {
+    if wanted == now { None } else { wanted }
 }
 
 impl Rtnl {

@@ -2,13 +2,13 @@
 //!
 //! The kernel applies what one message holds in an order of its own and stops at the first failure, so
 //! each setting goes in a message of its own, and is read back by the caller.
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use netlink_packet_route::{
     AddressFamily,
     link::{
         LinkAttribute, LinkExtentMask, LinkVfInfo, VfInfo, VfInfoLinkState, VfInfoMac, VfInfoRate,
-        VfInfoSpoofCheck, VfInfoTrust, VfLinkState, VfStats, VfVlan, VfVlanInfo, VlanProtocol,
+        VfInfoSpoofCheck, VfInfoTrust, VfLinkState, VfVlan, VfVlanInfo, VlanProtocol,
     },
 };
 use rtnetlink::LinkUnspec;
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Mac, Rtnl,
     rtnl::{Error, Result, acked, answers},
+    stats::Stats,
 };
 
 /// Ethertype that a VF's frames are tagged with on the wire.
@@ -171,52 +172,21 @@ impl VfSetting {
 /// netlink-proto reads into, and would never arrive.
 pub const MAX_COUNTED_VFS: usize = 128;
 
-/// What the hardware counted for a VF (IFLA_VF_STATS).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VfCounters {
-    /// Frames that the VF received.
-    pub rx_packets: u64,
-    /// Bytes of these frames.
-    pub rx_bytes: u64,
-    /// Frames that the VF sent.
-    pub tx_packets: u64,
-    /// Bytes of these frames.
-    pub tx_bytes: u64,
-    /// Frames for the VF that were dropped.
-    pub rx_dropped: u64,
-    /// Frames of the VF that were dropped.
-    pub tx_dropped: u64,
-}
-
-impl VfCounters {
-    /// What was counted since they were `before`.
-    #[must_use]
-    pub fn since(&self, before: &Self) -> Self {
-        Self {
-            rx_packets: self.rx_packets.saturating_sub(before.rx_packets),
-            rx_bytes: self.rx_bytes.saturating_sub(before.rx_bytes),
-            rx_dropped: self.rx_dropped.saturating_sub(before.rx_dropped),
-            tx_packets: self.tx_packets.saturating_sub(before.tx_packets),
-            tx_bytes: self.tx_bytes.saturating_sub(before.tx_bytes),
-            tx_dropped: self.tx_dropped.saturating_sub(before.tx_dropped),
-        }
-    }
-}
-
 impl Rtnl {
-    /// The settings of the PF's VFs, in the order of their numbers.
-    pub async fn vf_settings(&self, pf: u32) -> Result<Vec<VfSettings>> {
+    /// The settings of the PF's VFs, by their numbers. One that the hardware's driver says nothing of is left
+    /// out.
+    pub async fn vf_settings(&self, pf: u32) -> Result<BTreeMap<u32, VfSettings>> {
         // Without statistics: with them the answer for some 220 VFs is larger than the crate's buffer,
         // and never arrives.
         let rows = self.vf_rows(pf, vec![LinkExtentMask::Vf, LinkExtentMask::SkipStats]).await?;
-        Ok(rows.iter().map(|row| settings(row)).collect())
+        Ok(rows.iter().filter_map(|row| Some((number(row)?, settings(row)))).collect())
     }
 
-    /// What the hardware counted for each of the PF's VFs, in the order of their numbers. For PFs with few
-    /// VFs only: see [`Rtnl::vf_settings`].
-    pub async fn vf_counters(&self, pf: u32) -> Result<Vec<VfCounters>> {
+    /// What the hardware counted for each of the PF's VFs, by their numbers. For PFs with at most
+    /// [`MAX_COUNTED_VFS`] only.
+    pub async fn vf_counters(&self, pf: u32) -> Result<BTreeMap<u32, Stats>> {
         let rows = self.vf_rows(pf, vec![LinkExtentMask::Vf]).await?;
-        Ok(rows.iter().map(|row| counters(row)).collect())
+        Ok(rows.iter().filter_map(|row| Some((number(row)?, counters(row)))).collect())
     }
 
     async fn vf_rows(&self, pf: u32, mask: Vec<LinkExtentMask>) -> Result<Vec<Vec<VfInfo>>> {
@@ -237,7 +207,7 @@ impl Rtnl {
         let message = LinkUnspec::new_with_index(pf).append_extra_attribute(list).build();
         acked(what.clone(), self.handle().link().set(message).execute()).await?;
         let now = self.vf_settings(pf).await?;
-        match now.get(vf as usize) {
+        match now.get(&vf) {
             Some(settings) if setting.is_in(settings) => Ok(()),
             Some(settings) => {
                 let reason = format!("the kernel took it, and reads back {settings:?}");
@@ -246,6 +216,15 @@ impl Rtnl {
             None => Err(Error::Protocol { what, reason: "the PF no longer has this VF".into() }),
         }
     }
+}
+
+/// Which VF a row is about. Its place in the list does not tell: the kernel leaves out VFs that it fails to
+/// read (`rtnl_fill_vfinfo`, net/core/rtnetlink.c).
+fn number(row: &[VfInfo]) -> Option<u32> {
+    row.iter().find_map(|info| match info {
+        VfInfo::Mac(mac) => Some(mac.vf_id),
+        _ => None,
+    })
 }
 
 fn settings(row: &[VfInfo]) -> VfSettings {
@@ -283,22 +262,10 @@ fn settings(row: &[VfInfo]) -> VfSettings {
     settings
 }
 
-fn counters(row: &[VfInfo]) -> VfCounters {
-    let mut counters = VfCounters::default();
+fn counters(row: &[VfInfo]) -> Stats {
     let stats = row.iter().filter_map(|info| match info {
         VfInfo::Stats(stats) => Some(stats),
         _ => None,
     });
-    for stat in stats.flatten() {
-        match stat {
-            VfStats::RxPackets(count) => counters.rx_packets = *count,
-            VfStats::RxBytes(count) => counters.rx_bytes = *count,
-            VfStats::TxPackets(count) => counters.tx_packets = *count,
-            VfStats::TxBytes(count) => counters.tx_bytes = *count,
-            VfStats::RxDropped(count) => counters.rx_dropped = *count,
-            VfStats::TxDropped(count) => counters.tx_dropped = *count,
-            _ => {}
-        }
-    }
-    counters
+    stats.flatten().collect()
 }

@@ -81,7 +81,10 @@ impl Driver {
         let Chosen { link, mac, vf, lower } = chosen;
         let link = self.cleared(link).await?;
         let endpoint = Endpoint {
-            original: self.original(&link).await?,
+            original: Original {
+                uppers: self.hosts_uppers(&request.network, &link).await?,
+                ..self.original(&link).await?
+            },
             ifindex: link.ifindex,
             hardware: link.hardware(),
             mac,
@@ -179,6 +182,8 @@ impl Driver {
             altnames: link.altnames.clone(),
             flags: link.flags,
             tuning: link.tuning,
+            tcx: self.tcx(link.ifindex).await?,
+            uppers: Vec::new(),
             stats: link.stats,
             ingress: self.rtnl.is_marked(link.ifindex).await?,
             addressing: self.rtnl.addressing(link.ifindex).await?,

@@ -12,6 +12,17 @@ impl Driver {
     /// Makes the network's netdev ready for a container: as the options want it, tagged, counted, down.
     /// Answers with the hardware address that the container will have.
     pub async fn create_endpoint(&self, request: &CreateEndpoint, caller: &Caller) -> Result<Option<Mac>> {
+        match self.try_create_endpoint(request, caller).await {
+            Err(Error::NoFreeVf { .. } | Error::InUse { .. })
+                if self.take_back_vfs(&request.network).await =>
+            {
+                self.try_create_endpoint(request, caller).await
+            }
+            tried => tried,
+        }
+    }
+
+    async fn try_create_endpoint(&self, request: &CreateEndpoint, caller: &Caller) -> Result<Option<Mac>> {
         let CreateEndpoint { network: network_id, endpoint: id, mac, vf } = request;
         let _network = self.locks.lock(network_id).await;
         if caller.gave_up() {
@@ -43,12 +54,7 @@ impl Driver {
                 }
             }
         }
-        match self.assign(&network, request).await {
-            Err(Error::NoFreeVf { .. }) if self.release_those_over(network_id, &network).await => {
-                self.assign(&network, request).await
-            }
-            assigned => assigned,
-        }
+        self.assign(&network, request).await
     }
 
     /// Whether all is done that [`Driver::create_endpoint`] does.
@@ -63,10 +69,21 @@ impl Driver {
         })
     }
 
-    /// Takes back what ended without Docker having said so; answers whether anything did.
-    async fn release_those_over(&self, network_id: &NetworkId, network: &Network) -> bool {
+    /// Takes back VFs of the network's PF, whichever network has them, whose containers ended without
+    /// Docker having said so; answers whether there were any.
+    async fn take_back_vfs(&self, network_id: &NetworkId) -> bool {
+        let state = self.store.get();
+        let Some(Network { mode: Mode::Sriov, options, .. }) = state.networks.get(network_id) else {
+            return false;
+        };
         let mut any = false;
-        for (id, endpoint) in &network.endpoints {
+        for (network_id, network, id, _) in state.endpoints() {
+            if network.options.netdevice != options.netdevice {
+                continue;
+            }
+            let _network = self.locks.lock(network_id).await;
+            let state = self.store.get();
+            let Some(endpoint) = state.endpoint(network_id, id) else { continue };
             match self.release_if_over(network_id, id, endpoint).await {
                 Ok(over) => any |= over,
                 Err(error) => tracing::error!(%id, %error, "taking back"),

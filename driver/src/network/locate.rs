@@ -142,6 +142,7 @@ impl Driver {
         tracing::debug!(%id, netdevice = name, "taking the netdev home");
         {
             let rtnl = Rtnl::within(&netns).map_err(Error::io("an rtnetlink socket in the container"))?;
+            self.end_uppers_here(&rtnl, &netns, ifindex, &endpoint.original).await;
             match rtnl.link(LinkRef::Index(ifindex)).await {
                 Ok(Some(link)) => {
                     // Names that a container gave it could be taken on the host, and would keep it there.

@@ -22,6 +22,7 @@ use crate::{
 mod assign;
 pub mod caller;
 mod endpoints;
+mod leftovers;
 mod locate;
 mod locks;
 mod netdevice;

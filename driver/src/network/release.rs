@@ -1,5 +1,5 @@
 //! A netdev is made again what it was before a container had it.
-use std::sync::PoisonError;
+use std::{sync::PoisonError, time::Duration};
 
 use super::{Driver, Error, Result};
 use crate::{
@@ -10,6 +10,10 @@ use crate::{
     },
     state::{Endpoint, EndpointId, NetworkId, Original},
 };
+
+/// How long the kernel may take to bring a netdev home from a namespace that has ended.
+const ON_ITS_WAY: Duration = Duration::from_secs(3);
+const POLL: Duration = Duration::from_millis(50);
 
 impl Driver {
     /// Takes the netdev home, makes it what it was, and forgets the endpoint. It stays remembered, and
@@ -36,7 +40,7 @@ impl Driver {
     }
 
     async fn give_back(&self, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
-        let found = self.bring_home(id, endpoint).await?;
+        let found = self.fetch(id, endpoint).await?;
         self.report_totals(id, endpoint).await;
         match (found, &endpoint.lower) {
             (found, Some(lower)) => {
@@ -54,6 +58,19 @@ impl Driver {
                     }
                 }
                 self.detach(id).await
+            }
+        }
+    }
+
+    /// Brings it home. One whose namespace has ended is nowhere for a moment, before the kernel brings it.
+    async fn fetch(&self, id: &EndpointId, endpoint: &Endpoint) -> Result<Option<Link>> {
+        let deadline = tokio::time::Instant::now() + ON_ITS_WAY;
+        loop {
+            match self.bring_home(id, endpoint).await {
+                Err(Error::NotFound { .. }) if tokio::time::Instant::now() < deadline => {
+                    tokio::time::sleep(POLL).await;
+                }
+                fetched => return fetched,
             }
         }
     }
@@ -87,17 +104,19 @@ impl Driver {
             }
         }
         reasons.extend(self.restore_netdev(&link, endpoint).await);
+        reasons.extend(self.end_uppers(link.ifindex, original).await);
         if !reasons.is_empty() {
             // Still tagged and counted, so that it is found again.
             return not_restored(reasons);
         }
         self.detach(id).await?;
+        self.end_tcx(&link, original).await?;
         let left = require(&self.rtnl, LinkRef::Index(link.ifindex)).await?;
         if left.xdp {
             self.rtnl.xdp_off(link.ifindex).await?;
         }
         if let Some(grant) = &endpoint.vf {
-            self.restore_vf_trust(grant).await?;
+            self.finish_vf(grant).await?;
         }
         self.finish(&left, id, original).await
     }

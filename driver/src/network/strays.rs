@@ -5,7 +5,12 @@ use std::fmt;
 use super::{Driver, Error, Result};
 use crate::{
     counters,
-    device::{Link, LinkRef, link::Change},
+    device::{
+        Link, LinkRef,
+        link::Change,
+        pci,
+        vf::{VfSetting, VfSettings},
+    },
     state::EndpointId,
 };
 
@@ -63,8 +68,40 @@ impl Driver {
         if dead && !state.endpoints().any(|(_, _, known, _)| *known == id) {
             self.counters(move |counters| counters.detach(&id)).await?;
         }
+        self.default_vf(link).await?;
         self.rtnl.unmark(link.ifindex).await?;
         Ok(set(Change { alias: Some(String::new()), ..Change::default() }).await?)
+    }
+
+    /// What a VF's settings were is forgotten, so it gets those that it had when it was made: nobody shall
+    /// find the last tenant's VLAN on it.
+    async fn default_vf(&self, link: &Link) -> Result<()> {
+        let Some(parent) = link.parent.as_ref().filter(|parent| parent.is_vf()) else { return Ok(()) };
+        let links = self.rtnl.links().await?;
+        let number =
+            |pf: &Link| pci::vfs(pf).iter().find(|vf| vf.address == parent.device).map(|vf| vf.index);
+        let Some((pf, vf)) = links.iter().find_map(|pf| Some((pf.ifindex, number(pf)?))) else {
+            return Ok(());
+        };
+        let now = self.rtnl.vf_settings(pf).await?.remove(&vf).unwrap_or_default();
+        let VfSettings { mac: _, vlan, rate: (min, max), spoofchk: _, trust, link_state } =
+            VfSettings::default();
+        for setting in [
+            VfSetting::Trust(trust),
+            VfSetting::Vlan(vlan),
+            VfSetting::Rate(min, max),
+            VfSetting::Spoofchk(true),
+            VfSetting::LinkState(link_state),
+        ] {
+            if setting.is_in(&now) {
+                continue;
+            }
+            match self.rtnl.set_vf(pf, vf, setting).await {
+                Err(error) if error.errno() == Some(nix::libc::EOPNOTSUPP) => {}
+                set => set?,
+            }
+        }
+        Ok(())
     }
 
     /// Which other driver of ours has given the netdev away, by its tag.

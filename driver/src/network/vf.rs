@@ -4,10 +4,10 @@ use std::time::Duration;
 use super::{CreateEndpoint, Driver, Error, Result, assign::Chosen};
 use crate::{
     device::{
-        Link, LinkRef, Mac,
-        link::Change,
+        Link, LinkRef, Mac, Stats,
+        link::{Change, MAX_NAME, require},
         pci,
-        vf::{MAX_COUNTED_VFS, VfCounters, VfSetting, VfSettings},
+        vf::{MAX_COUNTED_VFS, VfSetting, VfSettings},
     },
     state::{Endpoint, Network, VfGrant},
 };
@@ -24,7 +24,7 @@ impl Driver {
         let links = self.rtnl.links().await?;
         let netdev = |vf: &pci::Vf| links.iter().find(|link| link.is_hardware("pci", &vf.address));
         let has_mac = |vf: &pci::Vf, mac| {
-            let administrative = settings.get(vf.index as usize).and_then(|settings| settings.mac);
+            let administrative = settings.get(&vf.index).and_then(|settings| settings.mac);
             administrative == Some(mac) || netdev(vf).is_some_and(|link| link.mac == Some(mac))
         };
         let by_mac = request.mac.and_then(|mac| vfs.iter().find(|vf| has_mac(vf, mac)));
@@ -53,14 +53,14 @@ impl Driver {
             free.retain(|vf| vf.index == index);
         }
         for vf in free {
-            let Some(original) = settings.get(vf.index as usize).cloned() else { continue };
+            let Some(original) = settings.get(&vf.index).cloned() else { continue };
             let link = match netdev(vf) {
                 Some(link) => Ok(link.clone()),
                 None => self.bind_vf(pf, &vfs, vf).await,
             };
             match link {
                 Ok(link) => {
-                    let link = self.when_named(link).await?;
+                    let link = self.named(self.when_named(link).await?, pf, vf.index).await?;
                     let grant = VfGrant {
                         pf: pf.hardware().unwrap_or_default(),
                         index: vf.index,
@@ -110,12 +110,12 @@ impl Driver {
     }
 
     /// What the hardware has counted for the VF; zero where that can't be asked for.
-    async fn vf_counters(&self, pf: &Link, vf: u32, vfs: usize) -> VfCounters {
+    async fn vf_counters(&self, pf: &Link, vf: u32, vfs: usize) -> Stats {
         if vfs > MAX_COUNTED_VFS {
-            return VfCounters::default();
+            return Stats::default();
         }
         let rows = self.rtnl.vf_counters(pf.ifindex).await.unwrap_or_default();
-        rows.get(vf as usize).copied().unwrap_or_default()
+        rows.get(&vf).copied().unwrap_or_default()
     }
 
     async fn bind_vf(&self, pf: &Link, vfs: &[pci::Vf], vf: &pci::Vf) -> Result<Link> {
@@ -152,7 +152,25 @@ impl Driver {
         while !pci::udev_is_done(link.ifindex) && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(POLL).await;
         }
-        Ok(crate::device::link::require(&self.rtnl, LinkRef::Index(link.ifindex)).await?)
+        Ok(require(&self.rtnl, LinkRef::Index(link.ifindex)).await?)
+    }
+
+    /// The netdev under a name that it can come home with. Where nobody names them by their hardware, the
+    /// kernel gives a new one the name of one that is in a container.
+    async fn named(&self, link: Link, pf: &Link, vf: u32) -> Result<Link> {
+        let taken = |name: &str| self.store.get().endpoints().any(|(.., other)| other.original.name == name);
+        if !taken(&link.name) {
+            return Ok(link);
+        }
+        let suffix = format!("v{vf}");
+        let stem: String = pf.name.chars().take(MAX_NAME - suffix.len()).collect();
+        let name = format!("{stem}{suffix}");
+        tracing::info!(netdevice = link.name, name, "renamed: its name is that of a netdev in a container");
+        for up in [false, link.up] {
+            let name = (!up).then(|| name.clone());
+            self.rtnl.change(link.ifindex, &Change { name, up: Some(up), ..Change::default() }).await?;
+        }
+        Ok(require(&self.rtnl, LinkRef::Index(link.ifindex)).await?)
     }
 
     /// Configures the VF for its tenant. Answers with its netdev, which may be a new one, and with the
@@ -176,7 +194,7 @@ impl Driver {
             set(VfSetting::Vlan(options.vf.vlan)).await?;
         }
         let link = match endpoint.mac {
-            Some(mac) => self.give_vf_mac(&pf, grant, link, mac, original.mac).await?,
+            Some(mac) => self.give_vf_mac(&pf, grant, link, mac).await?,
             None => link,
         };
         let wishes = [
@@ -208,17 +226,10 @@ impl Driver {
     }
 
     /// Gives the VF an address through its PF, and has its netdev take it over.
-    async fn give_vf_mac(
-        &self,
-        pf: &Link,
-        grant: &VfGrant,
-        link: Link,
-        mac: Mac,
-        administrative: Option<Mac>,
-    ) -> Result<Link> {
-        if administrative != Some(mac) {
-            self.rtnl.set_vf(pf.ifindex, grant.index, VfSetting::Mac(mac)).await?;
-        }
+    async fn give_vf_mac(&self, pf: &Link, grant: &VfGrant, link: Link, mac: Mac) -> Result<Link> {
+        // Also where it is shown already: igb holds a VF to its address only if that came from the PF, and
+        // shows the others, too.
+        self.rtnl.set_vf(pf.ifindex, grant.index, VfSetting::Mac(mac)).await?;
         if link.mac == Some(mac) {
             return Ok(link);
         }
@@ -232,7 +243,7 @@ impl Driver {
             if let Err(error) = self.rtnl.change(ifindex, &change).await {
                 tracing::debug!(vf = grant.index, %error, "taking over an address");
             }
-            let now = crate::device::link::require(&self.rtnl, LinkRef::Index(ifindex)).await?;
+            let now = require(&self.rtnl, LinkRef::Index(ifindex)).await?;
             if now.mac == Some(mac) && !now.up {
                 return Ok(now);
             }
@@ -285,13 +296,17 @@ impl Driver {
         reasons
     }
 
-    /// The last of its settings.
-    pub(super) async fn restore_vf_trust(&self, grant: &VfGrant) -> Result<()> {
-        if !grant.original.trust {
-            return Ok(());
+    /// The last of its settings, when its netdev has its own address again.
+    pub(super) async fn finish_vf(&self, grant: &VfGrant) -> Result<()> {
+        let Some((pf, now)) = self.vf_now(grant).await? else { return Ok(()) };
+        let VfSettings { mac, trust, .. } = grant.original;
+        // A VF whose PF has given it no address tells the PF its own.
+        for setting in [VfSetting::Mac(mac.unwrap_or(Mac([0; 6]))), VfSetting::Trust(trust)] {
+            if !setting.is_in(&now) {
+                self.rtnl.set_vf(pf.ifindex, grant.index, setting).await?;
+            }
         }
-        let Some((pf, _)) = self.vf_now(grant).await? else { return Ok(()) };
-        Ok(self.rtnl.set_vf(pf.ifindex, grant.index, VfSetting::Trust(true)).await?)
+        Ok(())
     }
 
     /// Binds the VF's driver anew; none if it makes no netdev any more, which is reported. The VF is as
@@ -325,7 +340,7 @@ impl Driver {
             Change { mac: Some(mac), ..Change::default() },
         ] {
             let told = self.rtnl.change(link.ifindex, &change).await;
-            let now = crate::device::link::require(&self.rtnl, LinkRef::Index(link.ifindex)).await?;
+            let now = require(&self.rtnl, LinkRef::Index(link.ifindex)).await?;
             if now.mac == Some(mac) && !now.up {
                 return Ok(());
             }
@@ -342,7 +357,7 @@ impl Driver {
             Err(Error::PfGone { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let settings = self.rtnl.vf_settings(pf.ifindex).await?.into_iter().nth(grant.index as usize);
+        let settings = self.rtnl.vf_settings(pf.ifindex).await?.remove(&grant.index);
         Ok(settings.map(|settings| (pf, settings)))
     }
 

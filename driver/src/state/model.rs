@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::id::{EndpointId, NetworkId};
 use crate::device::{
-    Mac,
+    Mac, Stats,
     address::Addressing,
-    link::{Flags, Stats},
+    link::Flags,
     tuning::Tuning,
-    vf::{LinkState, VfCounters, VfSettings, Vlan},
+    vf::{LinkState, VfSettings, Vlan},
 };
 
 /// The version of the layout that this driver writes.
@@ -202,12 +202,36 @@ pub struct Original {
     /// Whether the host had an ingress or clsact qdisc on it. A move drops that, and what filters it had.
     #[serde(default)]
     pub ingress: bool,
+    /// What the host had at its TCX hooks.
+    #[serde(default)]
+    pub tcx: TcxIds,
+    /// What stood on it in other namespaces.
+    #[serde(default)]
+    pub uppers: Vec<Upper>,
     /// What it had counted by then.
     #[serde(default)]
     pub stats: Stats,
     /// Its addresses and routes.
     #[serde(default)]
     pub addressing: Addressing,
+}
+
+/// The kernel's ids of what is at a netdev's TCX hooks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TcxIds {
+    /// Programs without a link.
+    pub programs: Vec<u32>,
+    /// Links.
+    pub links: Vec<u32>,
+}
+
+/// A netdev that stands on another one, from another namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upper {
+    /// The inode of its namespace.
+    pub netns: u64,
+    /// Its ifindex there.
+    pub ifindex: u32,
 }
 
 /// One container's attachment to a network.
@@ -289,5 +313,5 @@ pub struct VfGrant {
     pub original: VfSettings,
     /// What the hardware had counted for it by then.
     #[serde(default)]
-    pub counters: VfCounters,
+    pub counters: Stats,
 }

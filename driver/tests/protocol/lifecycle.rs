@@ -146,6 +146,8 @@ fn what_the_container_changed_is_undone() {
         "gso_max_size 3000",
         "gro_max_size 4000",
         "group 7",
+        "broadcast 02:ff:ff:ff:ff:ff",
+        "mode dormant",
         "promisc on",
         "allmulticast on",
         "multicast off",

@@ -309,15 +309,6 @@ impl<'a> Vfs<'a> {
         assert!(lost.is_empty(), "VFs are not as before.\nBefore: {lost:#?}\nNow: {found:#?}");
         assert_eq!(self.before, now);
     }
-
-    /// Waits until all is as it was: the kernel gives netdevs back in its own time.
-    #[track_caller]
-    pub fn await_as_before(&self) {
-        eventually("the VFs are as before", || {
-            let now = Everything::of(self.pf);
-            if now == self.before { Ok(()) } else { Err(format!("{now:#?}\nnot\n{:#?}", self.before)) }
-        });
-    }
 }
 
 impl Drop for Vfs<'_> {

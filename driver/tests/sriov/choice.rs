@@ -1,5 +1,5 @@
 //! Which VF a container gets, and what it reads when it can't have one.
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, thread};
 
 use crate::support::{
     assert_names, command, docker::Engine, driver::Driver, eventually, netns::Netns, trials,
@@ -26,24 +26,32 @@ fn seven_containers_and_the_eighth_is_told() {
     let driver = Driver::start_beside(&engine.host());
     let side = Segment::new(bench, 100);
     let network = DockerNetwork::create(engine, &driver, vfs.pf, &side, &[]);
-    let total = vfs.pf.total();
-    let mut containers: Vec<_> = (0..total).map(|n| network.run(&format!("n{n}"), &[])).collect();
-    let macs: BTreeSet<_> = containers.iter().map(|container| container.look("eth0").mac).collect();
-    assert_eq!(macs.len(), containers.len(), "{macs:?}");
+    let mut containers: Vec<_> = thread::scope(|scope| {
+        let network = &network;
+        let start = |n| scope.spawn(move || network.run(&format!("n{n}"), &[]));
+        let starting: Vec<_> = (0..vfs.pf.total()).map(start).collect();
+        starting.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    // Who has which, by the one thing that both sides see.
+    let mut holders = Vec::new();
+    for vf in 0..vfs.pf.total() {
+        let mac = row_mac(&vfs.pf.row(vf));
+        let of_mac: Vec<_> = containers.iter().filter(|one| one.look("eth0").mac == mac).collect();
+        assert_eq!(of_mac.len(), 1, "{mac}");
+        holders.push(format!("VF {vf}: container {}", of_mac[0].name));
+    }
+    let holders: Vec<_> = holders.iter().map(String::as_str).collect();
     for container in &containers {
         side.ping(&address(container), 1);
-        assert_eq!(container.netdevs(), ["eth0"]);
     }
     // The driver may not ask Docker for names while Docker asks it, so they are known a little later.
-    let complaint = eventually("the eighth is told all names", || {
-        let complaint = network.try_run("eighth", &[]).err().expect("there is no eighth VF");
-        assert_names(&complaint, &[&vfs.pf.name, "all 7 VFs are in use"]);
-        let named = (0..total).all(|vf| complaint.contains(&format!("VF {vf}: container n{vf}-")));
-        if named { Ok(complaint) } else { Err(complaint) }
+    let ours = Network::of(&driver, vfs.pf, network.id());
+    eventually("all names are known", || {
+        let complaint = ours.refuses(&Wish::default());
+        if holders.iter().all(|holder| complaint.contains(holder)) { Ok(()) } else { Err(complaint) }
     });
-    for container in &containers {
-        assert_names(&complaint, &[&container.name]);
-    }
+    let complaint = network.try_run("eighth", &[]).err().expect("there is no eighth VF");
+    assert_names(&complaint, &[&[vfs.pf.name.as_str(), "all 7 VFs are in use"], &holders[..]].concat());
     // The first to go makes room for it.
     drop(containers.remove(4));
     let eighth = network.run("eighth", &[]);

@@ -59,6 +59,12 @@ impl<'a> DockerNetwork<'a> {
         Container::run(self.engine, format!("{name}-{}", self.name), &[&network, options].concat())
     }
 
+    /// Its id.
+    #[track_caller]
+    pub fn id(&self) -> String {
+        self.engine.docker(&["network", "inspect", "-f", "{{.Id}}", &self.name])
+    }
+
     /// `docker network rm`.
     #[track_caller]
     pub fn remove(self) {

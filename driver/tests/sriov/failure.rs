@@ -15,40 +15,45 @@ trials![
 ];
 
 fn driver_killed_under_running_containers() {
-    let (bench, engine) = (bench(), Engine::shared());
+    let bench = bench();
     let vfs = bench.with_vfs();
-    let driver = Driver::start_beside(&engine.host());
+    let driver = Driver::start();
     let (red_side, plain_side) = (Segment::new(bench, 100), Segment::new(bench, 0));
-    let red = DockerNetwork::create(engine, &driver, vfs.pf, &red_side, &[]);
-    let plain = DockerNetwork::create(engine, &driver, vfs.pf, &plain_side, &["privileged=1"]);
-    let (first, second) = (red.run("first", &[]), plain.run("second", &[]));
-    let counted = |container: &crate::support::container::Container| {
-        let stats = driver.stats_for(&[&container.endpoint()]);
-        (stats[0].traffic().rx_packets, stats[0].traffic().tx_packets)
+    let red = Network::create(&driver, vfs.pf, &[("vlan", "100")]);
+    let plain = Network::create(&driver, vfs.pf, &[("privileged", "1")]);
+    let (first, second) = (red.start(&Wish::default()), plain.start(&Wish::default()));
+    first.address(&red_side.host(2));
+    second.address(&plain_side.host(2));
+    let ping = |count| {
+        red_side.ping(&red_side.host(2), count);
+        plain_side.ping(&plain_side.host(2), count);
     };
-    red_side.ping(&address(&first), 10);
-    plain_side.ping(&address(&second), 10);
-    let (one, two) = (counted(&first), counted(&second));
-    assert!(one.0 >= 10 && one.1 >= 10 && two.0 >= 10 && two.1 >= 10, "{one:?}, {two:?}");
+    let counted = || [&first, &second].map(|tenant| tenant.stats().traffic());
+    ping(10);
+    let early = counted();
     driver.kill();
-    red_side.ping(&address(&first), 10);
+    ping(10);
+    let alone = counted();
     driver.serve();
-    red_side.ping(&address(&first), 10);
-    plain_side.ping(&address(&second), 10);
-    let (later_one, later_two) = (counted(&first), counted(&second));
-    assert!(later_one.0 >= one.0 + 20 && later_one.1 >= one.1 + 20, "{one:?}, then {later_one:?}");
-    assert!(later_two.0 >= two.0 + 10 && later_two.1 >= two.1 + 10, "{two:?}, then {later_two:?}");
+    let served = counted();
+    ping(10);
+    let late = counted();
+    for which in 0..2 {
+        let (early, alone, served, late) = (early[which], alone[which], served[which], late[which]);
+        assert!(early.rx_packets >= 10 && early.tx_packets >= 10, "{early:?}");
+        for (more, less) in [(alone, early), (late, served)] {
+            let more = more - less;
+            assert!(more.rx_packets >= 10 && more.tx_packets >= 10, "{more:?}");
+        }
+        assert!(served.rx_packets >= alone.rx_packets && served.tx_packets >= alone.tx_packets);
+    }
     // Theirs are not given to others.
-    let third = red.run_with("third", "driver-opt=vf=0", &[]).err().expect("VF 0 is in use");
-    assert_names(&third, &["VF 0", "in use by"]);
-    let third = red.run("third", &[]);
-    red_side.ping(&address(&third), 2);
-    red_side.ping(&address(&first), 2);
-    plain_side.ping(&address(&second), 2);
-    first.stop();
-    first.docker(&["start"]);
-    red_side.ping(&address(&first), 2);
-    drop((first, second, third));
+    assert_names(&red.refuses(&Wish::vf(first.vf)), &["VF 0", "in use by"]);
+    assert_names(&red.refuses(&Wish::vf(second.vf)), &["VF 1", "in use by"]);
+    let others: Vec<_> = (2..vfs.pf.total()).map(|_| red.start(&Wish::default())).collect();
+    assert_names(&plain.refuses(&Wish::default()), &["all 7 VFs are in use"]);
+    ping(2);
+    others.into_iter().chain([first, second]).for_each(super::tenant::Tenant::stop);
     red.remove();
     plain.remove();
     driver.finish();
@@ -56,11 +61,11 @@ fn driver_killed_under_running_containers() {
 }
 
 fn engine_killed_under_running_containers() {
-    let (bench, engine) = (bench(), Engine::start(&[]));
+    let (bench, engine) = (bench(), Engine::shared());
     let vfs = bench.with_vfs();
     let driver = Driver::start_beside(&engine.host());
     let side = Segment::new(bench, 100);
-    let network = DockerNetwork::create(&engine, &driver, vfs.pf, &side, &["max_tx_rate=300"]);
+    let network = DockerNetwork::create(engine, &driver, vfs.pf, &side, &["max_tx_rate=300"]);
     let orphan = network.run_with("orphan", "driver-opt=vf=2", &[]).unwrap();
     side.ping(&address(&orphan), 2);
     engine.kill();
@@ -112,23 +117,28 @@ fn vfs_taken_away_under_a_running_container() {
     let side = Segment::new(bench, 100);
     let network = DockerNetwork::create(engine, &driver, vfs.pf, &side, &[]);
     let bereft = network.run("bereft", &[]);
+    let ours = Network::of(&driver, vfs.pf, network.id());
+    let another = ours.start(&Wish::default());
     side.ping(&address(&bereft), 2);
     vfs.pf.set_count(0);
     assert!(bereft.netdevs().is_empty(), "{:?}", bereft.netdevs());
-    let complaint = network.try_run("none", &[]).err().expect("there are no VFs");
-    assert_names(&complaint, &[&vfs.pf.name, "VFs"]);
+    assert_names(&ours.refuses(&Wish::default()), &[&vfs.pf.name, "VFs"]);
+    assert_names(&ours.refuses(&Wish::vf(1)), &["vf=1", &vfs.pf.name]);
     driver.assert_alive();
     vfs.pf.set_count(vfs.pf.total());
-    let next = network.run("next", &[]);
-    side.ping(&address(&next), 2);
+    let next = ours.start(&Wish::default());
+    next.address(&side.host(77));
+    side.ping(&side.host(77), 2);
+    another.stop();
     bereft.stop();
     bereft.docker(&["start"]);
     side.ping(&address(&bereft), 2);
-    side.ping(&address(&next), 2);
+    side.ping(&side.host(77), 2);
     assert_eq!(driver.stats().len(), 2);
-    drop((bereft, next));
+    next.stop();
+    drop(bereft);
     network.remove();
     driver.finish();
-    // They are new ones: only ours are to be as they were made.
+    // They are not those of before: fresh ones for whoever comes next.
     vfs.pf.set_count(0);
 }

@@ -63,6 +63,11 @@ impl<'a> Network<'a> {
         driver.refused("CreateNetwork", &body(&docker_id(), pf, options))
     }
 
+    /// One that Docker made.
+    pub fn of(driver: &'a Driver, pf: &'a Pf, id: String) -> Self {
+        Self { driver, pf, id }
+    }
+
     /// `docker run`.
     #[track_caller]
     pub fn start(&self, wish: &Wish) -> Tenant<'_> {
@@ -72,6 +77,12 @@ impl<'a> Network<'a> {
     /// The same, or the complaint.
     #[track_caller]
     pub fn attempt(&self, wish: &Wish) -> Result<Tenant<'_>, String> {
+        self.attempt_in(wish, |endpoint| Netns::new(format!("c{}", &endpoint[..8])))
+    }
+
+    /// The same in a namespace that the endpoint is given.
+    #[track_caller]
+    pub fn attempt_in(&self, wish: &Wish, netns: impl FnOnce(&str) -> Netns) -> Result<Tenant<'_>, String> {
         let endpoint = docker_id();
         let mut body = simulated::endpoint(&self.id, &endpoint, &wish.mac);
         if let Some(vf) = wish.vf {
@@ -82,7 +93,7 @@ impl<'a> Network<'a> {
         // The answer may only say what Docker has not said.
         assert!(told.is_empty() || wish.mac.is_empty(), "{answer}");
         let mac = format!("{told}{}", wish.mac);
-        let netns = Netns::new(format!("c{}", &endpoint[..8]));
+        let netns = netns(&endpoint);
         let mut join = simulated::ids(&self.id, &endpoint);
         join["SandboxKey"] = json!(netns.path());
         join["Options"] = json!({});
@@ -135,15 +146,27 @@ impl Tenant<'_> {
     /// What the engine, or its runtime's hook, does after `Join`.
     #[track_caller]
     fn move_in(&self) {
-        let (netdev, netns) = (&self.netdev, &self.netns);
-        hush(&netns.place());
-        command::ip(&format!("link set {netdev} down"));
-        command::ip(&format!("link set {netdev} netns {}", netns.name()));
-        netns.ip(&format!("link set {netdev} name {INSIDE}"));
+        let (netdev, netns) = (&self.netdev, self.netns.name());
+        hush(&self.netns.place());
+        let out = [format!("link set {netdev} down"), format!("link set {netdev} netns {netns}")];
+        command::ip_batch(None, &out).expect("a netdev to move");
+        let mut inside = vec![format!("link set {netdev} name {INSIDE}")];
         if !self.mac.is_empty() {
-            netns.ip(&format!("link set {INSIDE} address {}", self.mac));
+            inside.push(format!("link set {INSIDE} address {}", self.mac));
         }
-        netns.ip(&format!("link set {INSIDE} up"));
+        inside.push(format!("link set {INSIDE} up"));
+        command::ip_batch(Some(netns), &inside).expect("a netdev that can go up");
+    }
+
+    /// What it does after `Leave`: it puts up with every failure.
+    fn move_out(&self) {
+        let netdev = &self.netdev;
+        let steps = [
+            format!("link set {INSIDE} down"),
+            format!("link set {INSIDE} name {netdev}"),
+            format!("link set {netdev} netns 1"),
+        ];
+        let _ = command::ip_batch(Some(self.netns.name()), &steps);
     }
 
     /// Gives it an address in a subnet of 24 bits.
@@ -171,18 +194,20 @@ impl Tenant<'_> {
         found.remove(0)
     }
 
-    /// What the engine does when the container ends, as far as the answer to `Leave`.
-    #[track_caller]
-    pub fn leave(&self) {
-        self.network.driver.done("RevokeExternalConnectivity", &self.ids());
-        self.network.driver.done("Leave", &self.ids());
-    }
-
-    /// The whole end of a container; the engine puts up with a netdev that is gone after `Leave`.
+    /// The whole end of a container.
     #[track_caller]
     pub fn stop(self) {
-        self.leave();
+        drop(self.leave());
+    }
+
+    /// The same, but for its namespace.
+    #[track_caller]
+    pub fn leave(self) -> Netns {
+        self.network.driver.done("RevokeExternalConnectivity", &self.ids());
+        self.network.driver.done("Leave", &self.ids());
+        self.move_out();
         self.network.driver.done("DeleteEndpoint", &self.ids());
+        self.netns
     }
 
     /// The container's end without a `Leave`: its network is gone when the driver hears of it.

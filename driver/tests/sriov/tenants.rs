@@ -1,9 +1,8 @@
 //! What a tenant may do with its VF: little, or on privileged networks much.
-use crate::support::{docker::Engine, driver::Driver, eventually, look::Place, trials};
+use crate::support::{driver::Driver, eventually, look::Place, trials};
 
 use super::{
-    bench::{Bench, Segment, bench},
-    docker::{DockerNetwork, address},
+    bench::{Bench, Segment, bench, row_mac},
     frames::{BROADCAST, Frame, Port, mac_of},
     tenant::{INSIDE, Network, Wish},
 };
@@ -18,8 +17,6 @@ trials![
 
 /// A MAC that no VF has.
 const FOREIGN: &str = "02:66:00:00:00:01";
-
-const CAPABILITIES: [&str; 4] = ["--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW"];
 
 /// What a container with NET_ADMIN does inside to have a second MAC on the VF; answers whether it passes
 /// frames, in and out.
@@ -51,52 +48,52 @@ fn macvlan_passes(bench: &Bench, place: &Place) -> (bool, bool) {
 }
 
 fn unprivileged_tenants_are_held() {
-    let (bench, engine) = (bench(), Engine::shared());
+    let bench = bench();
     let vfs = bench.with_vfs();
-    let driver = Driver::start_beside(&engine.host());
+    let driver = Driver::start();
     let side = Segment::new(bench, 0);
-    let network = DockerNetwork::create(engine, &driver, vfs.pf, &side, &["privileged=0"]);
-    let container = network.run_with("held", "driver-opt=vf=2", &CAPABILITIES).unwrap();
+    let network = Network::create(&driver, vfs.pf, &[("privileged", "0")]);
+    let tenant = network.start(&Wish::vf(2));
     let row = vfs.pf.row(2);
     assert_eq!((&row["spoofchk"], &row["trust"]), (&true.into(), &false.into()), "{row}");
-    side.ping(&address(&container), 2);
-    let mac = container.look("eth0").mac;
-    let refused = container.attempt(&format!("ip link set eth0 address {FOREIGN}"));
-    assert!(refused.is_err(), "the MAC is {}", container.look("eth0").mac);
-    let _ = container.attempt(&format!("ip link set eth0 down; ip link set eth0 address {FOREIGN}"));
-    container.sh("ip link set eth0 up");
-    assert_eq!(container.look("eth0").mac, mac);
-    assert_eq!(macvlan_passes(bench, &container.place()), (false, false));
-    side.ping(&address(&container), 2);
-    drop(container);
+    tenant.address(&side.host(2));
+    side.ping(&side.host(2), 2);
+    let refused = tenant.place().attempt(&format!("ip link set eth0 address {FOREIGN}"));
+    assert!(refused.is_err(), "the MAC is {}", tenant.look().mac);
+    tenant.netns.ip("link set eth0 down");
+    let _ = tenant.place().attempt(&format!("ip link set eth0 address {FOREIGN}"));
+    tenant.netns.ip("link set eth0 up");
+    assert_eq!((&tenant.look().mac, &row_mac(&vfs.pf.row(2))), (&tenant.mac, &tenant.mac));
+    assert_eq!(macvlan_passes(bench, &tenant.place()), (false, false));
+    side.ping(&side.host(2), 2);
+    tenant.stop();
     network.remove();
     driver.finish();
     vfs.assert_as_before();
 }
 
 fn privileged_tenants_are_not() {
-    let (bench, engine) = (bench(), Engine::shared());
+    let bench = bench();
     let vfs = bench.with_vfs();
-    let driver = Driver::start_beside(&engine.host());
+    let driver = Driver::start();
     let side = Segment::new(bench, 0);
-    let network = DockerNetwork::create(engine, &driver, vfs.pf, &side, &["privileged=1"]);
-    let container = network.run_with("free", "driver-opt=vf=2", &CAPABILITIES).unwrap();
+    let network = Network::create(&driver, vfs.pf, &[("privileged", "1")]);
+    let tenant = network.start(&Wish::vf(2));
     let row = vfs.pf.row(2);
     assert_eq!((&row["spoofchk"], &row["trust"]), (&false.into(), &true.into()), "{row}");
-    side.ping(&address(&container), 2);
-    assert_eq!(macvlan_passes(bench, &container.place()), (true, true));
-    let address = address(&container);
-    container.sh(&format!(
-        "ip link set eth0 down && ip link set eth0 address {FOREIGN} && ip link set eth0 up \
-         && ip addr replace {address}/24 dev eth0"
-    ));
-    assert_eq!(container.look("eth0").mac, FOREIGN);
+    tenant.address(&side.host(2));
+    side.ping(&side.host(2), 2);
+    assert_eq!(macvlan_passes(bench, &tenant.place()), (true, true));
+    for line in ["link set eth0 down", &format!("link set eth0 address {FOREIGN}"), "link set eth0 up"] {
+        tenant.netns.ip(line);
+    }
+    assert_eq!(tenant.look().mac, FOREIGN);
     bench.wire.ip(&format!("neigh flush dev {}", side.netdev()));
-    side.ping(&address, 2);
-    assert!(bench.wire.ip(&format!("neigh show {address}")).contains(FOREIGN));
-    drop(container);
+    side.ping(&side.host(2), 2);
+    assert!(bench.wire.ip(&format!("neigh show {}", side.host(2))).contains(FOREIGN));
+    tenant.stop();
     // Nothing of all that is left to the next tenant, or to the host.
-    vfs.await_as_before();
+    vfs.assert_as_before();
     network.remove();
     driver.finish();
     vfs.assert_as_before();

@@ -1,4 +1,6 @@
 //! A VLAN is a wall: between containers, on the wire, and between one tenant of a VF and the next.
+use std::thread;
+
 use crate::support::{container::Container, docker::Engine, driver::Driver, trials};
 
 use super::{
@@ -27,8 +29,11 @@ fn two_vlans_on_one_pf() {
     let (red_side, blue_side) = (Segment::new(bench, 100), Segment::new(bench, 200));
     let red = DockerNetwork::create(engine, &driver, vfs.pf, &red_side, &[]);
     let blue = DockerNetwork::create(engine, &driver, vfs.pf, &blue_side, &["vlan_qos=3"]);
-    let (first, second) = (red.run("first", &[]), red.run("second", &[]));
-    let other = blue.run("other", &[]);
+    let (first, second, other) = thread::scope(|scope| {
+        let first = scope.spawn(|| red.run("first", &[]));
+        let second = scope.spawn(|| red.run("second", &[]));
+        (first.join().unwrap(), second.join().unwrap(), blue.run("other", &[]))
+    });
     red_side.ping(&address(&first), 3);
     red_side.ping(&address(&second), 3);
     blue_side.ping(&address(&other), 3);

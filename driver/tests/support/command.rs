@@ -1,6 +1,7 @@
 //! Runs other programs, each for a bounded time, and says what is missing.
 use std::{
     ffi::OsStr,
+    io::Write as _,
     process::{Child, Command, Output, Stdio},
 };
 
@@ -41,8 +42,22 @@ pub fn prepared(program: &str, args: &[impl AsRef<OsStr>]) -> Command {
 
 /// Runs a [`prepared`] command to its end.
 pub fn finish(program: &str, command: &mut Command) -> Result<String, String> {
-    let Output { status, stdout, stderr } =
-        command.output().unwrap_or_else(|e| panic!("timeout (package coreutils): {e}"));
+    let output = command.output().unwrap_or_else(|e| panic!("timeout (package coreutils): {e}"));
+    outcome(program, command, output)
+}
+
+/// The same with something to read for it: less than a pipe takes at once.
+pub fn finish_with(program: &str, command: &mut Command, input: &str) -> Result<String, String> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("timeout (package coreutils): {e}"));
+    // One that has ended does not read, and says why itself.
+    let _ = child.stdin.take().expect("its input").write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("its output");
+    outcome(program, command, output)
+}
+
+fn outcome(program: &str, command: &Command, output: Output) -> Result<String, String> {
+    let Output { status, stdout, stderr } = output;
     let stderr = String::from_utf8_lossy(&stderr).trim().to_owned();
     let absent = status.code() == Some(127) && stderr.starts_with("timeout:");
     assert!(!absent, "{program} is missing: install the package {}", package(program));
@@ -66,6 +81,13 @@ pub fn require(program: &str, version_flag: &str) {
 #[track_caller]
 pub fn ip(line: &str) -> String {
     run("ip", &line.split_whitespace().collect::<Vec<_>>())
+}
+
+/// Many lines of `ip` in one go, up to the first that fails; in a named namespace, if any.
+pub fn ip_batch(netns: Option<&str>, lines: &[String]) -> Result<String, String> {
+    let mut command = prepared("ip", &[""; 0]);
+    command.args(netns.into_iter().flat_map(|name| ["-n", name])).args(["-batch", "-"]);
+    finish_with("ip", &mut command, &lines.join("\n"))
 }
 
 /// A process that ends when this goes out of scope.

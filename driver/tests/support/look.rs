@@ -36,7 +36,7 @@ impl Place {
 }
 
 /// What [`Look::tuning`] has.
-const TUNING: [&str; 5] = ["txqlen", "gso_max_segs", "gso_max_size", "gro_max_size", "group"];
+const TUNING: [&str; 6] = ["txqlen", "gso_max_segs", "gso_max_size", "gro_max_size", "group", "broadcast"];
 
 /// Everything about a netdev that its next user would notice.
 #[derive(Clone, Debug, PartialEq, Eq)]

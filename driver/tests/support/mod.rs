@@ -11,6 +11,7 @@ pub mod machine;
 pub mod netns;
 pub mod nic;
 pub mod simulated;
+pub mod tcx;
 
 use std::{
     sync::atomic::{AtomicU8, AtomicU32, Ordering},

@@ -1,0 +1,390 @@
+//! Netdevs read without trust in what a container called them.
+//!
+//! The kernel takes any bytes for a name, an alternative name or an alias. The netlink crates take UTF-8
+//! only: an answer with anything else never arrives there, and a dump comes without that netdev. So links
+//! are read over a socket of our own, and what is no text is made one before the crate decodes it.
+use std::{
+    io,
+    num::NonZeroI32,
+    os::fd::{AsFd as _, AsRawFd as _},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use netlink_packet_core::{
+    DefaultNla, ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, Parseable as _,
+};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkMessage, Prop},
+    nsid::{NsidAttribute, NsidMessage},
+};
+use netlink_sys::Socket;
+use nix::sys::{
+    socket::{setsockopt, sockopt::ReceiveTimeout},
+    time::TimeVal,
+};
+
+use super::{
+    Rtnl,
+    netns::NetNs,
+    rtnl::{Error, REQUEST, Result},
+};
+
+/// `struct ifinfomsg`.
+const IFINFOMSG: usize = 16;
+
+/// How long a request may wait, behind others and for the kernel's lock: making VFs holds that for seconds.
+const TURN: Duration = Duration::from_secs(10);
+
+const NLMSG_HEADER: usize = 16;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINK: u16 = 5;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
+const IFLA_INFO_KIND: u16 = 1;
+
+/// A socket that blocks, for as long as an answer may take.
+#[derive(Clone, Debug)]
+pub(super) struct Raw(Arc<Mutex<Connection>>);
+
+struct Connection {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("fd", &self.socket.as_raw_fd()).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no answer.
+enum Failure {
+    Kernel(ErrorMessage),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl Raw {
+    pub fn on(socket: Socket) -> io::Result<Self> {
+        let timeout = TimeVal::new(REQUEST.as_secs().cast_signed(), 0);
+        setsockopt(&socket.as_fd(), ReceiveTimeout, &timeout)?;
+        Ok(Self(Arc::new(Mutex::new(Connection { socket, sequence: 0 }))))
+    }
+
+    /// The bodies of the answers to a request, off the runtime's own threads.
+    async fn ask(&self, what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<Vec<Vec<u8>>> {
+        let connection = Arc::clone(&self.0);
+        let asked = tokio::task::spawn_blocking(move || {
+            connection.lock().unwrap_or_else(PoisonError::into_inner).exchange(message, flags)
+        });
+        let what = what.to_owned();
+        let Ok(asked) = tokio::time::timeout(TURN, asked).await else {
+            let reason = format!("the kernel has not taken the request within {} s", TURN.as_secs());
+            return Err(Error::Protocol { what, reason });
+        };
+        match asked {
+            Ok(Ok(bodies)) => Ok(bodies),
+            Ok(Err(Failure::Kernel(message))) => {
+                Err(Error::netlink(what, rtnetlink::Error::NetlinkError(message)))
+            }
+            Ok(Err(Failure::Io(error))) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(Error::Timeout { what })
+            }
+            Ok(Err(Failure::Io(error))) => Err(Error::Protocol { what, reason: error.to_string() }),
+            Err(panic) => Err(Error::Protocol { what, reason: panic.to_string() }),
+        }
+    }
+}
+
+impl Connection {
+    fn exchange(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<Vec<Vec<u8>>, Failure> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | flags;
+        request.header.sequence_number = self.sequence;
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+        let mut bodies = Vec::new();
+        loop {
+            let (received, _) = self.socket.recv_from_full()?;
+            let mut rest = received.as_slice();
+            while let Some((header, body)) = message_at(&mut rest) {
+                if header.sequence != self.sequence {
+                    // Of a request that was given up.
+                    continue;
+                }
+                match header.kind {
+                    NLMSG_ERROR | NLMSG_DONE => return outcome(body).map(|()| bodies),
+                    _ => bodies.push(body.to_vec()),
+                }
+            }
+        }
+    }
+}
+
+struct Header {
+    kind: u16,
+    sequence: u32,
+}
+
+/// Takes the first message off `rest`.
+fn message_at<'a>(rest: &mut &'a [u8]) -> Option<(Header, &'a [u8])> {
+    let len = u32::from_ne_bytes(*rest.first_chunk()?) as usize;
+    let kind = u16::from_ne_bytes(*rest.get(4..)?.first_chunk()?);
+    let sequence = u32::from_ne_bytes(*rest.get(8..)?.first_chunk()?);
+    let body = rest.get(NLMSG_HEADER..len)?;
+    *rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+    Some((Header { kind, sequence }, body))
+}
+
+/// What an error, an acknowledgement or the end of a dump says.
+fn outcome(body: &[u8]) -> Result<(), Failure> {
+    let code = body.first_chunk().copied().map_or(0, i32::from_ne_bytes);
+    let Some(code) = NonZeroI32::new(code) else { return Ok(()) };
+    let mut message = ErrorMessage::default();
+    message.code = Some(code);
+    message.header = body.get(4..).unwrap_or_default().to_vec();
+    Err(Failure::Kernel(message))
+}
+
+/// The attributes in `rest`; what is cut off at its end is left out.
+pub(super) fn attributes(mut rest: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let len = usize::from(u16::from_ne_bytes(*rest.first_chunk()?));
+        let kind = u16::from_ne_bytes(*rest.get(2..)?.first_chunk()?);
+        let value = rest.get(4..len)?;
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        // NLA_F_NESTED and NLA_F_NET_BYTEORDER are no part of it.
+        Some((kind & 0x3fff, value))
+    })
+}
+
+/// Makes text of all names among attributes, each byte that is none a question mark.
+fn make_readable(mut rest: &mut [u8]) {
+    while let Some(len) = rest.first_chunk().map(|len| usize::from(u16::from_ne_bytes(*len)))
+        && (4..=rest.len()).contains(&len)
+    {
+        let end = len.next_multiple_of(4).min(rest.len());
+        let (attribute, after) = std::mem::take(&mut rest).split_at_mut(end);
+        let kind = u16::from_ne_bytes([attribute[2], attribute[3]]) & 0x3fff;
+        let value = &mut attribute[4..len];
+        match kind {
+            IFLA_IFNAME | IFLA_IFALIAS | IFLA_ALT_IFNAME => make_text(value),
+            IFLA_PROP_LIST => make_readable(value),
+            _ => {}
+        }
+        rest = after;
+    }
+}
+
+fn make_text(value: &mut [u8]) {
+    while let Err(error) = std::str::from_utf8(value) {
+        let bad = error.valid_up_to();
+        let end = error.error_len().map_or(value.len(), |len| bad + len);
+        value[bad..end].fill(b'?');
+    }
+}
+
+/// What the kernel says of a netdev, as the crate has it.
+fn decoded(mut body: Vec<u8>) -> Result<LinkMessage, String> {
+    make_readable(body.get_mut(IFINFOMSG..).unwrap_or_default());
+    LinkMessage::parse(body.as_slice()).map_err(|error| error.to_string())
+}
+
+/// What a netdev stands on, whatever else it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Its number.
+    pub ifindex: u32,
+    /// Its name, as far as it is text.
+    pub name: String,
+    /// Its `rtnl_link_ops` kind.
+    pub kind: String,
+    /// The number of what is beneath it, in the namespace of that.
+    pub lower: u32,
+    /// The id of that namespace, if it is another.
+    pub netns: Option<i32>,
+}
+
+impl Standing {
+    fn read(body: &[u8]) -> Option<Self> {
+        let text = |value: &[u8]| String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
+        let mut standing = Self {
+            ifindex: i32::from_ne_bytes(*body.get(4..)?.first_chunk()?).cast_unsigned(),
+            ..Self::default()
+        };
+        for (kind, value) in attributes(body.get(IFINFOMSG..)?) {
+            let number = value.first_chunk().copied().map(u32::from_ne_bytes);
+            match kind {
+                IFLA_IFNAME => standing.name = text(value),
+                IFLA_LINK => standing.lower = number.unwrap_or_default(),
+                IFLA_LINK_NETNSID => standing.netns = number.map(u32::cast_signed),
+                IFLA_LINKINFO => {
+                    let name = attributes(value).find(|(kind, _)| *kind == IFLA_INFO_KIND);
+                    standing.kind = name.map(|(_, name)| text(name)).unwrap_or_default();
+                }
+                _ => {}
+            }
+        }
+        Some(standing).filter(|standing| standing.lower != 0)
+    }
+}
+
+impl Rtnl {
+    /// The netdev that `request` names, whatever it is called.
+    pub(super) async fn read_link(&self, what: &str, request: LinkMessage) -> Result<Option<LinkMessage>> {
+        let bodies = match self.raw().ask(what, RouteNetlinkMessage::GetLink(request), NLM_F_ACK).await {
+            Err(error) if error.is_not_found() => return Ok(None),
+            answer => answer?,
+        };
+        let Some(body) = bodies.into_iter().next() else { return Ok(None) };
+        decoded(body).map(Some).map_err(|reason| Error::Protocol { what: what.to_owned(), reason })
+    }
+
+    /// All netdevs.
+    pub(super) async fn read_links(&self) -> Result<Vec<LinkMessage>> {
+        let bodies = self.dump_links("listing the netdevs").await?;
+        let link = |body| decoded(body).inspect_err(|error| tracing::debug!(error, "a netdev")).ok();
+        Ok(bodies.into_iter().filter_map(link).collect())
+    }
+
+    /// The netdevs that stand on another one.
+    pub async fn standing(&self) -> Result<Vec<Standing>> {
+        let bodies = self.dump_links("listing what stands on netdevs").await?;
+        Ok(bodies.iter().filter_map(|body| Standing::read(body)).collect())
+    }
+
+    async fn dump_links(&self, what: &str) -> Result<Vec<Vec<u8>>> {
+        self.raw().ask(what, RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP).await
+    }
+
+    /// The id that the namespace of this socket has for another; none if it knows nothing of it.
+    pub async fn nsid(&self, of: &NetNs) -> Result<Option<i32>> {
+        let mut message = NsidMessage::default();
+        message.attributes.push(NsidAttribute::Fd(of.raw_fd().cast_unsigned()));
+        let what = "asking for the id of a network namespace";
+        let bodies = self.raw().ask(what, RouteNetlinkMessage::GetNsId(message), NLM_F_ACK).await?;
+        let ids = bodies.iter().filter_map(|body| NsidMessage::parse(body.as_slice()).ok());
+        let id = ids.flat_map(|answer| answer.attributes).find_map(|attribute| match attribute {
+            NsidAttribute::Id(id) => Some(id),
+            _ => None,
+        });
+        // NETNSA_NSID_NOT_ASSIGNED
+        Ok(id.filter(|id| *id >= 0))
+    }
+
+    /// The alternative names, as the kernel has them.
+    pub(super) async fn altnames(&self, ifindex: u32) -> Result<Vec<Vec<u8>>> {
+        let mut request = LinkMessage::default();
+        request.header.index = ifindex;
+        let what = format!("reading the names of netdev {ifindex}");
+        let bodies = self.raw().ask(&what, RouteNetlinkMessage::GetLink(request), NLM_F_ACK).await?;
+        let mut names = Vec::new();
+        for body in &bodies {
+            let lists = attributes(body.get(IFINFOMSG..).unwrap_or_default());
+            for (_, list) in lists.filter(|(kind, _)| *kind == IFLA_PROP_LIST) {
+                let found = attributes(list).filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
+                names.extend(found.map(|(_, name)| name.strip_suffix(b"\0").unwrap_or(name).to_vec()));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Takes an alternative name off, whatever its bytes.
+    pub(super) async fn remove_altname(&self, ifindex: u32, name: &[u8]) -> Result<()> {
+        let mut request = LinkMessage::default();
+        request.header.index = ifindex;
+        let name_nul = [name, b"\0"].concat();
+        let prop = Prop::Other(DefaultNla::new(IFLA_ALT_IFNAME, name_nul));
+        request.attributes.push(LinkAttribute::PropList(vec![prop]));
+        let name = String::from_utf8_lossy(name);
+        let what = format!("taking the alternative name {name} off netdev {ifindex}");
+        self.raw().ask(&what, RouteNetlinkMessage::DelLinkProp(request), NLM_F_ACK).await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let len = u16::try_from(4 + value.len()).unwrap();
+        let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn what_is_no_text_is_made_one() {
+        let altname = attribute(IFLA_ALT_IFNAME, b"a\xfe\0");
+        let mut body = [
+            vec![0; IFINFOMSG],
+            attribute(IFLA_IFNAME, b"\xffth0\0"),
+            attribute(IFLA_IFALIAS, b"caf\xc3\xa9\xff"),
+            attribute(IFLA_PROP_LIST | 0x8000, &altname),
+        ]
+        .concat();
+        body[4] = 7;
+        let message = decoded(body).unwrap();
+        assert_eq!(message.header.index, 7);
+        assert_eq!(
+            message.attributes,
+            [
+                LinkAttribute::IfName("?th0".into()),
+                LinkAttribute::IfAlias("café?".into()),
+                LinkAttribute::PropList(vec![Prop::AltIfName("a?".into())]),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_netdev_stands_on_is_read() {
+        let info = attribute(IFLA_INFO_KIND, b"macvlan\0");
+        let mut body = [
+            vec![0; IFINFOMSG],
+            attribute(IFLA_IFNAME, b"sp\xff\0"),
+            attribute(IFLA_LINK, &9_u32.to_ne_bytes()),
+            attribute(IFLA_LINKINFO, &info),
+            attribute(IFLA_LINK_NETNSID, &3_i32.to_ne_bytes()),
+        ]
+        .concat();
+        body[4] = 7;
+        let expected = Standing {
+            ifindex: 7,
+            name: "sp\u{fffd}".into(),
+            kind: "macvlan".into(),
+            lower: 9,
+            netns: Some(3),
+        };
+        assert_eq!(Standing::read(&body), Some(expected));
+        assert_eq!(Standing::read(&body[..IFINFOMSG]), None);
+        assert_eq!(Standing::read(&[]), None);
+    }
+
+    #[test]
+    fn what_is_cut_off_is_left_out() {
+        let whole = attribute(1, b"abc");
+        for end in 0..whole.len() - 1 {
+            assert_eq!(attributes(&whole[..end]).count(), 0, "{end}");
+            make_readable(&mut whole[..end].to_vec());
+            assert!(message_at(&mut &whole[..end]).is_none());
+        }
+        assert_eq!(attributes(&whole).next(), Some((1, b"abc".as_slice())));
+    }
+}

@@ -1,0 +1,106 @@
+//! What a container left on top of a netdev or at its hooks would go on seeing the next one's frames. It
+//! ends with the handover; what the host had there before stays.
+use std::path::Path;
+
+use super::{Driver, Error, Result, netdevice::Refuse};
+use crate::{
+    counters,
+    device::{Link, Rtnl, netns, netns::NetNs, raw::Standing},
+    state::{
+        NetworkId, Original,
+        model::{TcxIds, Upper},
+    },
+};
+
+impl Driver {
+    /// What stands on a netdev that is home, in other namespaces, before it is given away. Nothing may,
+    /// unless the netdev is taken by force: it would see what the next container sends and receives.
+    pub(super) async fn hosts_uppers(&self, network: &NetworkId, link: &Link) -> Result<Vec<Upper>> {
+        let (mut uppers, mut names) = (Vec::new(), Vec::new());
+        for path in netns::others(&self.home) {
+            let Some((netns, _, found)) = self.uppers_in(&path, link.ifindex).await? else { continue };
+            for Standing { ifindex, name, kind, .. } in found {
+                names.push(format!("the {kind} {name} in {}", path.display()));
+                uppers.push(Upper { netns: netns.inode(), ifindex });
+            }
+        }
+        let state = self.store.get();
+        let forced = state.networks.get(network).is_some_and(|network| network.options.force);
+        if uppers.is_empty() || forced {
+            return Ok(uppers);
+        }
+        Err(Refuse(&link.name).because(format!(
+            "{} is on top of it and would see its traffic; -o force=1 takes it all the same",
+            names.join(", ")
+        )))
+    }
+
+    /// Ends what stands on the netdev in the namespace where it is, before it goes home. What fails here
+    /// is found again by [`Driver::end_uppers`].
+    pub(super) async fn end_uppers_here(
+        &self,
+        rtnl: &Rtnl,
+        netns: &NetNs,
+        ifindex: u32,
+        original: &Original,
+    ) {
+        match rtnl.uppers_here(ifindex).await {
+            Ok(uppers) => {
+                for reason in end(rtnl, netns, uppers, original).await {
+                    tracing::warn!(netdevice = original.name, reason);
+                }
+            }
+            Err(error) => tracing::warn!(netdevice = original.name, %error, "looking for upper netdevs"),
+        }
+    }
+
+    /// Ends what stands on a netdev that is home, in all other namespaces. Answers with what could not be
+    /// ended.
+    pub(super) async fn end_uppers(&self, ifindex: u32, original: &Original) -> Vec<String> {
+        let mut reasons = Vec::new();
+        for path in netns::others(&self.home) {
+            match self.uppers_in(&path, ifindex).await {
+                Ok(Some((netns, rtnl, uppers))) => reasons.extend(end(&rtnl, &netns, uppers, original).await),
+                Ok(None) => {}
+                Err(error) => reasons.push(format!("{}: {error}", path.display())),
+            }
+        }
+        reasons
+    }
+
+    /// Opened one by one: an open namespace keeps what is in it from coming home.
+    async fn uppers_in(&self, path: &Path, ifindex: u32) -> Result<Option<(NetNs, Rtnl, Vec<Standing>)>> {
+        // It ended meanwhile, or never was one.
+        let Ok(netns) = NetNs::open(path) else { return Ok(None) };
+        let rtnl = Rtnl::within(&netns).map_err(Error::io("an rtnetlink socket in a namespace"))?;
+        let uppers = rtnl.uppers_on(ifindex, &self.home).await?;
+        Ok(Some((netns, rtnl, uppers)))
+    }
+
+    /// What the host has at a netdev's TCX hooks.
+    pub(super) async fn tcx(&self, ifindex: u32) -> Result<TcxIds> {
+        self.counters(move |_| counters::tcx_ids(ifindex)).await
+    }
+
+    /// Takes off what a container has left at the TCX hooks.
+    pub(super) async fn end_tcx(&self, link: &Link, original: &Original) -> Result<()> {
+        let (ifindex, keep) = (link.ifindex, original.tcx.clone());
+        self.counters(move |_| counters::clear_tcx(ifindex, &keep)).await.map_err(|error| {
+            Error::NotRestored { netdevice: original.name.clone(), reasons: vec![error.to_string()] }
+        })
+    }
+}
+
+async fn end(rtnl: &Rtnl, netns: &NetNs, uppers: Vec<Standing>, original: &Original) -> Vec<String> {
+    let mut reasons = Vec::new();
+    for Standing { ifindex, name, kind, .. } in uppers {
+        if original.uppers.contains(&Upper { netns: netns.inode(), ifindex }) {
+            continue;
+        }
+        tracing::warn!(netdevice = original.name, upper = name, kind, "ending what a container put on top");
+        if let Err(error) = rtnl.delete(ifindex).await {
+            reasons.push(format!("the {kind} {name} in a container is on top of it: {error}"));
+        }
+    }
+    reasons
+}

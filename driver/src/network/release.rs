@@ -146,8 +146,8 @@ impl Driver {
         for change in changes {
             reasons.extend(self.rtnl.change(ifindex, &change).await.err().map(|error| error.to_string()));
         }
-        if let (Some(_), Some(mac)) = (&endpoint.vf, *mac) {
-            reasons.extend(self.restore_vf_mac(link, mac).await.err().map(|error| error.to_string()));
+        if let (Some(grant), Some(mac)) = (&endpoint.vf, *mac) {
+            reasons.extend(self.restore_vf_mac(link, mac, grant).await.err().map(|error| error.to_string()));
         }
         let tuned = self.rtnl.tune(ifindex, *tuning, link.tuning).await;
         let named = self.rtnl.set_altnames(link, altnames).await;

@@ -331,24 +331,27 @@ impl Driver {
         }
     }
 
-    /// The VF's netdev had this address: it gets it back by itself on going down, or is told.
-    pub(super) async fn restore_vf_mac(&self, link: &Link, mac: Mac) -> Result<()> {
+    /// The VF's netdev had the address `own`: it gets it back by itself on going down, or is told. If its PF
+    /// had given it another that it had not taken over yet, it has now, and there is no way back: the
+    /// hardware refuses a VF any address but the PF's.
+    pub(super) async fn restore_vf_mac(&self, link: &Link, own: Mac, grant: &VfGrant) -> Result<()> {
         for change in [
             Change::default(),
             Change { up: Some(true), ..Change::default() },
             Change { up: Some(false), ..Change::default() },
-            Change { mac: Some(mac), ..Change::default() },
+            Change { mac: Some(own), ..Change::default() },
         ] {
             let told = self.rtnl.change(link.ifindex, &change).await;
             let now = require(&self.rtnl, LinkRef::Index(link.ifindex)).await?;
-            if now.mac == Some(mac) && !now.up {
+            let right = now.mac == Some(own) || now.mac.is_some() && now.mac == grant.original.mac;
+            if right && !now.up {
                 return Ok(());
             }
             if change.mac.is_some() {
                 told?;
             }
         }
-        Err(Error::Mac { mac, reason: "the VF does not take its original address again" })
+        Err(Error::Mac { mac: own, reason: "the VF does not take its original address again" })
     }
 
     async fn vf_now(&self, grant: &VfGrant) -> Result<Option<(Link, VfSettings)>> {

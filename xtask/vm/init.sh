@@ -15,7 +15,9 @@ mount -t sysfs sysfs sys
 mount -t devtmpfs dev dev
 mkdir -p dev/pts dev/shm
 mount -t devpts devpts dev/pts
-for dir in dev/shm run tmp var/lib/docker var/lib/containerd; do mount -t tmpfs tmpfs $dir; done
+for dir in dev/shm run var/lib/docker var/lib/containerd; do mount -t tmpfs tmpfs $dir; done
+# Not over the repository, should it be there.
+case $1 in /tmp/*) ;; *) mount -t tmpfs tmpfs tmp ;; esac
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t bpf bpf sys/fs/bpf
 ip link set lo up

@@ -109,8 +109,7 @@ fn the_hosts_upper_devices_stay() {
     command::ip(&format!("link add link {} name {own} type macvlan mode bridge", nic.name));
     command::ip(&format!("link add link {} name {own}b type macvlan mode bridge", nic.name));
     command::ip(&format!("link set {own}b netns {}", elsewhere.name()));
-    let id = docker_id();
-    driver.done("CreateNetwork", &simulated::network(&id, &json!({"netdevice": nic.name, "force": "1"})));
+    let id = simulated::create_network_with(&driver, &json!({"netdevice": nic.name, "force": "1"}));
     let container = Container::start(&driver, &nic, &id);
     container.netns.ip("link add link eth0 name spy type macvlan mode bridge");
     disconnect(&driver, &container, true);
@@ -226,8 +225,7 @@ fn states_that_the_container_forced_are_undone() {
     };
     let before = look();
     assert_eq!(before, (Some("DEFAULT".into()), false, false));
-    let id = docker_id();
-    driver.done("CreateNetwork", &simulated::network(&id, &json!({"netdevice": name})));
+    let id = simulated::create_network_with(&driver, &json!({"netdevice": name}));
     let endpoint = docker_id();
     driver.done("CreateEndpoint", &simulated::endpoint(&id, &endpoint, ""));
     let netns = Netns::new(format!("c{}", &endpoint[..8]));

@@ -89,8 +89,7 @@ fn device_that_was_up_comes_back_with_addresses_and_routes() {
     };
     let (before, routes_before) = (nic.look().unwrap(), routes());
     assert_eq!(routes_before.len(), 2, "{routes_before:?}");
-    let id = docker_id();
-    driver.done("CreateNetwork", &simulated::network(&id, &json!({"netdevice": name, "force": "1"})));
+    let id = simulated::create_network_with(&driver, &json!({"netdevice": name, "force": "1"}));
     assert_eq!(nic.look().unwrap(), before, "a network alone changes nothing");
     let container = Container::start(&driver, &nic, &id);
     nic.ping(&nic.near4(2), 1);
@@ -173,9 +172,8 @@ fn mtu_is_set_and_given_back() {
     let nic = Nic::new();
     let before = nic.look();
     for mtu in [1280, 9000] {
-        let id = docker_id();
         let options = json!({"netdevice": nic.name, "mtu": mtu.to_string()});
-        driver.done("CreateNetwork", &simulated::network(&id, &options));
+        let id = simulated::create_network_with(&driver, &options);
         let container = Container::start(&driver, &nic, &id);
         assert_eq!(container.look().unwrap().mtu, mtu);
         container.stop();
@@ -210,11 +208,7 @@ fn every_hook_counts_what_the_far_end_counts() {
     let driver = Driver::start();
     for (hook, expected) in [("xdp", "xdp"), ("tcx", "tcx"), ("auto", "")] {
         let nic = Nic::new();
-        let id = docker_id();
-        driver.done(
-            "CreateNetwork",
-            &simulated::network(&id, &json!({"netdevice": nic.name, "rx_hook": hook})),
-        );
+        let id = simulated::create_network_with(&driver, &json!({"netdevice": nic.name, "rx_hook": hook}));
         let container = Container::start(&driver, &nic, &id);
         for size in [0, 1, 18, 1000, 1472] {
             nic.far.run(&format!("busybox ping -c 20 -i 0.01 -W 5 -s {size} {}", nic.near4(2)));
@@ -238,11 +232,7 @@ fn own_multicast_is_not_received() {
     let driver = Driver::start();
     for hook in ["xdp", "tcx"] {
         let nic = Nic::new();
-        let id = docker_id();
-        driver.done(
-            "CreateNetwork",
-            &simulated::network(&id, &json!({"netdevice": nic.name, "rx_hook": hook})),
-        );
+        let id = simulated::create_network_with(&driver, &json!({"netdevice": nic.name, "rx_hook": hook}));
         let container = Container::start(&driver, &nic, &id);
         // The stack gives a sender who is in the group a copy of its own, as if the device had received it.
         let listen = format!("ip addr add 239.1.2.3/32 dev {} autojoin", Container::INSIDE);
@@ -263,11 +253,7 @@ fn container_cannot_take_the_counters_off() {
     let driver = Driver::start();
     for hook in ["xdp", "tcx"] {
         let nic = Nic::new();
-        let id = docker_id();
-        driver.done(
-            "CreateNetwork",
-            &simulated::network(&id, &json!({"netdevice": nic.name, "rx_hook": hook})),
-        );
+        let id = simulated::create_network_with(&driver, &json!({"netdevice": nic.name, "rx_hook": hook}));
         let container = Container::start(&driver, &nic, &id);
         let inside = Container::INSIDE;
         for attack in [

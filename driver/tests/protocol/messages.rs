@@ -356,10 +356,9 @@ fn null_ipam_needs_no_gateway() {
 fn join_says_what_to_move() {
     let driver = Driver::start();
     let nic = Nic::new();
-    let id = docker_id();
-    driver.done(
-        "CreateNetwork",
-        &simulated::network(&id, &json!({"netdevice": nic.name, "mode": "passthrough", "prefix": "net"})),
+    let id = simulated::create_network_with(
+        &driver,
+        &json!({"netdevice": nic.name, "mode": "passthrough", "prefix": "net"}),
     );
     let container = Container::create(&driver, &nic, &id);
     let answer = container.join();

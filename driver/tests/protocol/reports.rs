@@ -4,7 +4,6 @@ use std::{thread, time::Instant};
 use serde_json::json;
 
 use crate::support::{
-    docker_id,
     driver::Driver,
     eventually,
     nic::{Nic, Traffic},
@@ -62,9 +61,8 @@ fn forged_macs_are_reported_on_demand() {
     driver.serve_with(&REPORTING);
     for hook in ["xdp", "tcx"] {
         let nic = Nic::new();
-        let network = docker_id();
         let options = json!({"netdevice": nic.name, "rx_hook": hook});
-        driver.done("CreateNetwork", &simulated::network(&network, &options));
+        let network = simulated::create_network_with(&driver, &options);
         let container = Container::start(&driver, &nic, &network);
         nic.ping(&nic.near4(2), 3);
         driver.agrees_with(&nic, Traffic::default());

@@ -69,9 +69,8 @@ fn restart(driver: &Driver) {
 fn knows_who_has_what_after_a_restart() {
     let driver = Driver::start();
     let (nic, other) = (Nic::new(), Nic::new());
-    let network = docker_id();
     let options = json!({"netdevice": nic.name, "prefix": "wan", "mtu": "1300"});
-    driver.done("CreateNetwork", &simulated::network(&network, &options));
+    let network = simulated::create_network_with(&driver, &options);
     let container = Container::create(&driver, &nic, &network);
     let joined = container.join();
     container.move_in();

@@ -23,8 +23,14 @@ pub fn network(id: &str, options: &Value) -> Value {
 /// Makes a network in passthrough mode on a NIC, and returns its id.
 #[track_caller]
 pub fn create_network(driver: &Driver, nic: &Nic) -> String {
+    create_network_with(driver, &json!({"netdevice": nic.name}))
+}
+
+/// Makes a network with these options, and returns its id.
+#[track_caller]
+pub fn create_network_with(driver: &Driver, options: &Value) -> String {
     let id = docker_id();
-    driver.done("CreateNetwork", &network(&id, &json!({"netdevice": nic.name})));
+    driver.done("CreateNetwork", &network(&id, options));
     id
 }
 

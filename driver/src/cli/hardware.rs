@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     counters,
-    device::{Link, LinkRef, Rtnl, Stats, netns::NetNs, vf::MAX_COUNTED_VFS},
+    device::{Link, LinkRef, Rtnl, Stats, netns::NetNs},
     state::{Endpoint, EndpointId, VfGrant},
 };
 
@@ -93,10 +93,9 @@ impl Hardware {
 
     /// The endpoint's VF.
     pub async fn vf(&mut self, endpoint: &Endpoint, grant: &VfGrant, netdev: Option<&Stats>) -> VfReport {
-        let hardware = |link: &Link| link.hardware().as_ref() == Some(&grant.pf);
-        let pf = self.links.iter().find(|link| hardware(link)).map(|pf| (pf.name.clone(), pf.ifindex));
+        let pf = self.links.iter().find(|link| link.hardware().as_ref() == Some(&grant.pf)).cloned();
         let row = match &pf {
-            Some((_, ifindex)) => self.row(*ifindex, grant.index).await,
+            Some(pf) => self.row(pf, grant.index).await,
             None => None,
         };
         let moved = netdev.is_some_and(|netdev| netdev.rx_packets + netdev.tx_packets > 0);
@@ -107,7 +106,7 @@ impl Hardware {
         };
         let counted = row.filter(|_| supported == Some(true));
         VfReport {
-            pf: pf.map(|(name, _)| name),
+            pf: pf.map(|pf| pf.name),
             vf: grant.index,
             pci_address: endpoint
                 .hardware
@@ -120,14 +119,12 @@ impl Hardware {
     }
 
     /// The VF's row, and whether any row of its PF is filled in.
-    async fn row(&mut self, pf: u32, vf: u32) -> Option<(Stats, bool)> {
-        if !self.rows.contains_key(&pf) {
-            let few = self.rtnl.vf_settings(pf).await.is_ok_and(|vfs| vfs.len() <= MAX_COUNTED_VFS);
-            let rows =
-                if few { self.rtnl.vf_counters(pf).await.unwrap_or_default() } else { BTreeMap::new() };
-            self.rows.insert(pf, rows);
+    async fn row(&mut self, pf: &Link, vf: u32) -> Option<(Stats, bool)> {
+        if !self.rows.contains_key(&pf.ifindex) {
+            let rows = self.rtnl.vf_counters(pf).await.unwrap_or_default();
+            self.rows.insert(pf.ifindex, rows);
         }
-        let rows = self.rows.get(&pf)?;
+        let rows = self.rows.get(&pf.ifindex)?;
         let any = rows.values().any(|row| *row != Stats::default());
         Some((*rows.get(&vf)?, any))
     }

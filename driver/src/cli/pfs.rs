@@ -45,11 +45,9 @@ pub async fn pf(rtnl: &Rtnl, links: &[Link], name: &str, report: &Report) -> Opt
     let pf = links.iter().find(|link| link.name == name)?;
     let settings = rtnl.vf_settings(pf.ifindex).await.unwrap_or_default();
     let rows = pci::vfs(pf).into_iter().map(|vf| {
+        let holder = report.state.holder(&vf.hardware());
+        let container = holder.and_then(|(network, id, _)| report.container(network, id));
         let pci::Vf { index, address, driver } = vf;
-        let hardware = format!("pci/{address}");
-        let holder =
-            report.state.endpoints().find(|(.., endpoint)| endpoint.hardware.as_ref() == Some(&hardware));
-        let container = holder.and_then(|(network, _, id, _)| report.container(network, id));
         VfRow {
             vf: index,
             netdevice: links
@@ -58,7 +56,7 @@ pub async fn pf(rtnl: &Rtnl, links: &[Link], name: &str, report: &Report) -> Opt
                 .map(|link| link.name.clone()),
             pci_address: address,
             driver,
-            endpoint_id: holder.map(|(_, _, id, _)| id.to_string()),
+            endpoint_id: holder.map(|(_, id, _)| id.to_string()),
             container: container.map(|(name, _)| name.to_owned()),
             settings: settings.get(&index).cloned(),
         }

@@ -59,16 +59,16 @@ impl Rtnl {
 
     /// What the host uses this netdev for.
     pub async fn host_use(&self, ifindex: u32) -> Result<HostUse> {
-        let addresses = self.addresses(ifindex).await?;
+        let addresses = self.host_addresses(ifindex).await?;
         let routes = self.routes(ifindex).await?;
-        Ok(HostUse {
-            addresses: addresses
-                .iter()
-                .filter(|address| address.header.scope != AddressScope::Link)
-                .map(address_text)
-                .collect(),
-            routes: routes.iter().map(route_text).collect(),
-        })
+        Ok(HostUse { addresses, routes: routes.iter().map(route_text).collect() })
+    }
+
+    /// The addresses among that.
+    pub async fn host_addresses(&self, ifindex: u32) -> Result<Vec<String>> {
+        let mut addresses = self.addresses(ifindex).await?;
+        addresses.retain(|address| address.header.scope != AddressScope::Link);
+        Ok(addresses.iter().map(address_text).collect())
     }
 
     /// Puts back what [`Rtnl::addressing`] read, going on past failures and answering with all of them.

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use netlink_packet_core::{
-    DecodeError, Emitable, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, ParseableParametrized,
+    DecodeError, Emitable, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NlasIterator, ParseableParametrized,
 };
 use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 
@@ -67,17 +67,15 @@ impl Emitable for Dev {
 }
 
 impl ParseableParametrized<[u8], GenlHeader> for Dev {
-    fn parse_with_param(mut rest: &[u8], _: GenlHeader) -> std::result::Result<Self, DecodeError> {
+    fn parse_with_param(body: &[u8], _: GenlHeader) -> std::result::Result<Self, DecodeError> {
         let mut features = XdpFeatures::default();
-        while let [a, b, c, d, ..] = *rest {
-            let (len, kind) = (usize::from(u16::from_ne_bytes([a, b])), u16::from_ne_bytes([c, d]));
-            let value = rest.get(4..len).ok_or("a netlink attribute is cut off")?;
-            if kind == A_XDP_FEATURES
-                && let Ok(bits) = value.try_into()
+        for attribute in NlasIterator::new(body) {
+            let attribute = attribute?;
+            if attribute.kind() == A_XDP_FEATURES
+                && let Ok(bits) = attribute.value().try_into()
             {
                 features = XdpFeatures(u64::from_ne_bytes(bits));
             }
-            rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
         }
         Ok(Self::Features(features))
     }

@@ -2,6 +2,7 @@
 //!
 //! The kernel is asked each time; nothing is cached here but the sockets.
 pub mod address;
+pub mod change;
 pub mod features;
 pub mod link;
 pub mod mac;
@@ -16,6 +17,7 @@ pub mod tuning;
 pub mod upper;
 pub mod vf;
 
+pub use change::Change;
 pub use link::{Link, LinkRef};
 pub use mac::Mac;
 pub use rtnl::{Error, Result, Rtnl};

@@ -19,6 +19,13 @@ pub struct Vf {
     pub driver: Option<String>,
 }
 
+impl Vf {
+    /// As [`Link::hardware`] has it.
+    pub fn hardware(&self) -> String {
+        format!("pci/{}", self.address)
+    }
+}
+
 /// Binds a VF to this kernel driver, also where the administrator has switched off that new VFs are. Blocks
 /// while the driver probes.
 pub fn bind(address: &str, driver: &str) -> io::Result<()> {

@@ -11,7 +11,10 @@ use netlink_packet_core::ErrorMessage;
 use netlink_sys::{Socket, TokioSocket, protocols::NETLINK_ROUTE};
 use tokio::{runtime::Runtime, sync::Mutex, task::JoinHandle};
 
-use super::{netns::NetNs, raw::Raw};
+use super::{
+    netns::NetNs,
+    raw::{Raw, attributes},
+};
 
 /// How long the kernel may take for one answer. Requests have no timeout of their own, and an answer
 /// that the crate can't decode never ends its stream.
@@ -88,16 +91,8 @@ impl Error {
 
 /// The text of `NLMSGERR_ATTR_MSG`, which follows the 16 bytes of the request's header.
 fn extack(message: &ErrorMessage) -> Option<String> {
-    let mut rest = message.header.get(16..)?;
-    while let [a, b, c, d, ..] = *rest {
-        let (len, kind) = (usize::from(u16::from_ne_bytes([a, b])), u16::from_ne_bytes([c, d]));
-        let value = rest.get(4..len)?;
-        if kind == 1 {
-            return Some(String::from_utf8_lossy(value).trim_end_matches('\0').to_owned());
-        }
-        rest = rest.get(len.next_multiple_of(4)..)?;
-    }
-    None
+    let (_, text) = attributes(message.header.get(16..)?).find(|(kind, _)| *kind == 1)?;
+    Some(String::from_utf8_lossy(text).trim_end_matches('\0').to_owned())
 }
 
 /// A handle to rtnetlink in one network namespace. Dropping it closes the socket, which matters: an

@@ -15,7 +15,7 @@ use rtnetlink::LinkUnspec;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Mac, Rtnl,
+    Link, Mac, Rtnl, pci,
     rtnl::{Error, Result, acked, answers},
     stats::Stats,
 };
@@ -170,7 +170,7 @@ impl VfSetting {
 
 /// A PF with more VFs than this is not asked for their counters: the answer would not fit the buffer that
 /// netlink-proto reads into, and would never arrive.
-pub const MAX_COUNTED_VFS: usize = 128;
+const MAX_COUNTED_VFS: usize = 128;
 
 impl Rtnl {
     /// The settings of the PF's VFs, by their numbers. One that the hardware's driver says nothing of is left
@@ -182,10 +182,13 @@ impl Rtnl {
         Ok(rows.iter().filter_map(|row| Some((number(row)?, settings(row)))).collect())
     }
 
-    /// What the hardware counted for each of the PF's VFs, by their numbers. For PFs with at most
-    /// [`MAX_COUNTED_VFS`] only.
-    pub async fn vf_counters(&self, pf: u32) -> Result<BTreeMap<u32, Stats>> {
-        let rows = self.vf_rows(pf, vec![LinkExtentMask::Vf]).await?;
+    /// What the hardware counted for each of the PF's VFs, by their numbers; empty for a PF with more than
+    /// [`MAX_COUNTED_VFS`].
+    pub async fn vf_counters(&self, pf: &Link) -> Result<BTreeMap<u32, Stats>> {
+        if pci::vfs(pf).len() > MAX_COUNTED_VFS {
+            return Ok(BTreeMap::new());
+        }
+        let rows = self.vf_rows(pf.ifindex, vec![LinkExtentMask::Vf]).await?;
         Ok(rows.iter().filter_map(|row| Some((number(row)?, counters(row)))).collect())
     }
 

@@ -1,8 +1,8 @@
 //! A netdev is made ready for a container.
-use super::{CreateEndpoint, Driver, Error, Result, now, strays::Tag};
+use super::{CreateEndpoint, Driver, Error, Result, now};
 use crate::{
     counters::{self, Hook, Plan, SpoofCheck},
-    device::{Link, Mac, features::XdpFeatures, link::Change},
+    device::{Change, Link, Mac, features::XdpFeatures},
     state::{
         Endpoint, EndpointId, Mode, Network, Original, VfGrant,
         model::{Lower, NetworkOptions, RxHook},
@@ -127,7 +127,7 @@ impl Driver {
     ) -> Result<(bool, Vec<String>)> {
         let options = &network.options;
         let set = |ifindex, change: Change| async move { self.rtnl.change(ifindex, &change).await };
-        set(link.ifindex, Change { up: Some(false), ..Change::default() }).await?;
+        self.rtnl.set_up(link.ifindex, false).await?;
         let (link, warnings) = match &endpoint.vf {
             Some(grant) => self.configure_vf(link, network, endpoint, grant).await?,
             None => {
@@ -141,14 +141,7 @@ impl Driver {
         if options.mtu.is_some_and(|mtu| mtu != link.mtu) {
             set(ifindex, Change { mtu: options.mtu, ..Change::default() }).await?;
         }
-        set(
-            ifindex,
-            Change {
-                alias: Some(Tag { driver: &self.name, id, netdev: &endpoint.original.name }.to_string()),
-                ..Change::default()
-            },
-        )
-        .await?;
+        set(ifindex, Change { alias: Some(self.tag(id, endpoint)), ..Change::default() }).await?;
 
         let features = self.xdp_features(&link).await;
         let plan = Plan {

@@ -3,7 +3,6 @@ use std::path::PathBuf;
 
 use super::{CreateEndpoint, Driver, Error, Joined, Result, caller::Caller, locate::Place, now};
 use crate::{
-    counters,
     device::Mac,
     state::{Endpoint, EndpointId, Mode, Network, NetworkId},
 };
@@ -61,7 +60,7 @@ impl Driver {
     async fn is_ready(&self, id: &EndpointId, endpoint: &Endpoint) -> Result<bool> {
         Ok(match self.locate(id, endpoint).await? {
             Place::Home(link) => {
-                let counted = counters::read(&self.bpffs, id).is_ok();
+                let counted = self.reading(id).await.is_ok();
                 counted && (endpoint.unmarked || self.rtnl.is_marked(link.ifindex).await?)
             }
             Place::Away(..) => true,

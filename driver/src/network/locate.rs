@@ -2,7 +2,7 @@
 //!
 //! A container can rename a netdev, and change its address, alias and namespace. What it can't change is
 //! the hardware behind it, and that our pinned link is attached to it: those tell which one it is.
-use super::{Driver, Error, Result, strays::Tag};
+use super::{Driver, Error, Result};
 use crate::{
     counters,
     device::{Link, LinkRef, Rtnl, link::Parent, netns, netns::NetNs, pci},
@@ -79,8 +79,7 @@ impl Driver {
     /// The ifindex, in whatever namespace, of the netdev that the endpoint's counters are attached to; none
     /// if it has no counters, or they are attached to nothing any more.
     async fn counted(&self, id: &EndpointId) -> Result<Option<u32>> {
-        let (bpffs, endpoint) = (self.bpffs.clone(), id.clone());
-        match self.counters(move |_| counters::read(&bpffs, &endpoint)).await {
+        match self.reading(id).await {
             Ok(reading) => Ok(Some(reading.ifindex).filter(|ifindex| *ifindex != 0)),
             Err(Error::Counters(counters::Error::NotCounted { .. })) => Ok(None),
             Err(error) => Err(error),
@@ -89,7 +88,7 @@ impl Driver {
 
     /// A netdev that is neither counted nor hardware: one that we hadn't got to, or had let go of.
     async fn at_home_by_name(&self, id: &EndpointId, endpoint: &Endpoint) -> Result<Option<Link>> {
-        let tag = Tag { driver: &self.name, id, netdev: &endpoint.original.name }.to_string();
+        let tag = self.tag(id, endpoint);
         let links = self.rtnl.links().await?;
         let known = |link: &&Link| link.ifindex == endpoint.ifindex && link.name == endpoint.original.name;
         let found = links.iter().find(|link| link.alias == tag).or_else(|| links.iter().find(known)).cloned();
@@ -111,11 +110,7 @@ impl Driver {
         clue: &Clue,
     ) -> Result<Option<u32>> {
         match clue {
-            Clue::Hardware(wanted) => {
-                let links = rtnl.links().await?;
-                let found = links.into_iter().find(|link| link.hardware().as_ref() == Some(wanted));
-                Ok(found.map(|link| link.ifindex))
-            }
+            Clue::Hardware(wanted) => Ok(rtnl.link_of(wanted).await?.map(|link| link.ifindex)),
             Clue::Counted(ifindex) => {
                 let (bpffs, id, ifindex) = (self.bpffs.clone(), id.clone(), *ifindex);
                 let netns = netns.map(NetNs::try_clone).transpose().map_err(Error::io("a namespace"))?;

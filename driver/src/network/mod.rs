@@ -270,6 +270,12 @@ impl Driver {
         let _ = self.renamed.try_send(network.clone());
     }
 
+    /// What the endpoint's counters say.
+    async fn reading(&self, id: &EndpointId) -> Result<counters::Reading> {
+        let (bpffs, id) = (self.bpffs.clone(), id.clone());
+        self.counters(move |_| counters::read(&bpffs, &id)).await
+    }
+
     /// Runs what blocks, with the counters, off the runtime's own threads.
     async fn counters<T: Send + 'static>(
         &self,
@@ -279,6 +285,15 @@ impl Driver {
         let done = tokio::task::spawn_blocking(move || work(&counters)).await;
         Ok(done.map_err(|panic| Error::io("the counters")(panic.into()))??)
     }
+}
+
+/// Runs what blocks off the runtime's own threads.
+async fn blocking<T: Send + 'static>(
+    what: impl Into<String>,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|panic| Err(panic.into())).map_err(Error::io(what))
 }
 
 fn now() -> u64 {

@@ -126,7 +126,7 @@ impl Driver {
             )));
         }
         let links = self.rtnl.links().await?;
-        let left = self.left_stand_ins(link).await?;
+        let left = self.left_stand_ins(&links, link);
         // A veth's other end is no netdev on top of it.
         let above: Vec<_> = links
             .iter()

@@ -1,13 +1,9 @@
 //! A PF and its networks: the first makes its VFs, the last takes them away if they were ours.
 use std::time::Duration;
 
-use super::{Driver, Error, Result, netdevice::Refuse, options::BadOption};
+use super::{Driver, Result, blocking, netdevice::Refuse, options::BadOption};
 use crate::{
-    device::{
-        Link, LinkRef,
-        link::{Change, require},
-        pci,
-    },
+    device::{Link, LinkRef, link::require, pci},
     state::{Endpoint, Mode, Network, NetworkId, NetworkOptions, model::PfChanges},
 };
 
@@ -63,7 +59,7 @@ impl Driver {
             self.store.update(|state| state.pfs.insert(hardware.clone(), changes)).await?;
         }
         if !pf.up {
-            self.rtnl.change(pf.ifindex, &Change { up: Some(true), ..Change::default() }).await?;
+            self.rtnl.set_up(pf.ifindex, true).await?;
         }
         self.await_carrier(&pf).await?;
         if made {
@@ -72,11 +68,11 @@ impl Driver {
         let count = options.vf.vfs.unwrap_or_else(|| pci::total_vfs(&pf));
         tracing::info!(netdevice = pf.name, count, "enabling VFs");
         let link = pf.clone();
-        let enabled = tokio::task::spawn_blocking(move || pci::set_vfs(&link, count)).await;
-        if let Err(source) = enabled.unwrap_or_else(|panic| Err(panic.into())) {
+        let what = format!("{}: enabling {count} VFs", pf.name);
+        if let Err(error) = blocking(what, move || pci::set_vfs(&link, count)).await {
             let back = PfChanges { enabled: before.enabled, ..changes };
             self.store.update(|state| state.pfs.insert(hardware, back)).await?;
-            return Err(Error::Io { what: format!("{}: enabling {count} VFs", pf.name), source });
+            return Err(error);
         }
         Ok(())
     }
@@ -117,8 +113,7 @@ impl Driver {
 
     async fn leave_pf(&self, hardware: &String) -> Result<()> {
         let _pf = self.pfs.lock(hardware).await;
-        let links = self.rtnl.links().await?;
-        let Some(pf) = links.into_iter().find(|link| link.hardware().as_ref() == Some(hardware)) else {
+        let Some(pf) = self.rtnl.link_of(hardware).await? else {
             // Unplugged, or its driver unbound: its VFs went with it.
             return Ok(());
         };
@@ -141,13 +136,11 @@ impl Driver {
             }
             tracing::info!(netdevice = pf.name, "disabling VFs");
             let link = pf.clone();
-            let disabled = tokio::task::spawn_blocking(move || pci::set_vfs(&link, 0)).await;
-            disabled
-                .unwrap_or_else(|panic| Err(panic.into()))
-                .map_err(|source| Error::Io { what: format!("{}: disabling its VFs", pf.name), source })?;
+            let what = format!("{}: disabling its VFs", pf.name);
+            blocking(what, move || pci::set_vfs(&link, 0)).await?;
         }
         if changes.raised {
-            self.rtnl.change(pf.ifindex, &Change { up: Some(false), ..Change::default() }).await?;
+            self.rtnl.set_up(pf.ifindex, false).await?;
         }
         self.store.update(|state| state.pfs.remove(hardware)).await?;
         Ok(())
@@ -165,8 +158,7 @@ impl Driver {
         let mut used = Vec::new();
         for vf in vfs {
             let netdev = links.iter().find(|link| link.is_hardware("pci", &vf.address));
-            let hardware = format!("pci/{}", vf.address);
-            let ours = state.endpoints().any(|(.., endpoint)| endpoint.hardware.as_ref() == Some(&hardware))
+            let ours = state.holder(&vf.hardware()).is_some()
                 || netdev.is_some_and(|netdev| {
                     state.networks.values().any(|network| network.options.netdevice == netdev.name)
                 });
@@ -184,7 +176,7 @@ impl Driver {
 
     /// Whether the host itself uses a VF's netdev: it is a member of something, or up with an address.
     pub(super) async fn host_uses(&self, netdev: &Link) -> Result<bool> {
-        let up_with_addresses = netdev.up && !self.rtnl.host_use(netdev.ifindex).await?.addresses.is_empty();
+        let up_with_addresses = netdev.up && !self.rtnl.host_addresses(netdev.ifindex).await?.is_empty();
         Ok(netdev.master.is_some() || up_with_addresses)
     }
 }

@@ -3,11 +3,7 @@ use std::{sync::PoisonError, time::Duration};
 
 use super::{Driver, Error, Result};
 use crate::{
-    counters,
-    device::{
-        Link, LinkRef,
-        link::{Change, require},
-    },
+    device::{Change, Link, LinkRef, link::require},
     state::{Endpoint, EndpointId, NetworkId, Original},
 };
 
@@ -75,7 +71,8 @@ impl Driver {
         }
     }
 
-    async fn detach(&self, id: &EndpointId) -> Result<()> {
+    /// Ends the endpoint's counters. Fine if there are none.
+    pub(super) async fn detach(&self, id: &EndpointId) -> Result<()> {
         let id = id.clone();
         self.counters(move |counters| counters.detach(&id)).await
     }
@@ -87,7 +84,7 @@ impl Driver {
             |reasons| Err(Error::NotRestored { netdevice: endpoint.netdevice().to_owned(), reasons });
         let mut reasons = Vec::new();
         let mut link = link;
-        self.down(&link).await?;
+        self.rtnl.set_up(link.ifindex, false).await?;
         if let Some(grant) = &endpoint.vf {
             reasons = self.restore_vf_settings(grant).await;
             if !reasons.is_empty() {
@@ -119,10 +116,6 @@ impl Driver {
             self.finish_vf(grant).await?;
         }
         self.finish(&left, id, original).await
-    }
-
-    async fn down(&self, link: &Link) -> Result<()> {
-        Ok(self.rtnl.change(link.ifindex, &Change { up: Some(false), ..Change::default() }).await?)
     }
 
     /// Its name and its settings, while it is down.
@@ -162,7 +155,7 @@ impl Driver {
             self.rtnl.unmark(link.ifindex).await?;
         }
         if *up {
-            self.rtnl.change(link.ifindex, &Change { up: Some(true), ..Change::default() }).await?;
+            self.rtnl.set_up(link.ifindex, true).await?;
         }
         for error in self.rtnl.restore_addressing(link.ifindex, addressing).await {
             tracing::error!(%id, netdevice = name, %error, "the host's address or route is not back");
@@ -172,8 +165,7 @@ impl Driver {
     }
 
     async fn report_totals(&self, id: &EndpointId, endpoint: &Endpoint) {
-        let (bpffs, counted) = (self.bpffs.clone(), id.clone());
-        let Ok(reading) = self.counters(move |_| counters::read(&bpffs, &counted)).await else { return };
+        let Ok(reading) = self.reading(id).await else { return };
         let counters = reading.counters;
         tracing::info!(
             %id,

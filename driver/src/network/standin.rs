@@ -2,7 +2,7 @@
 //! mode on it. It takes no address but its own, leaves room for nobody else, and goes with the endpoint.
 use super::{Driver, Result, assign::Chosen};
 use crate::{
-    device::{Link, LinkRef, Mac, link::Change},
+    device::{Link, LinkRef, Mac},
     state::{Endpoint, EndpointId, model::Lower},
 };
 
@@ -20,13 +20,14 @@ impl Driver {
 
     /// Makes the macvlan for an endpoint.
     pub(super) async fn stand_in(&self, lower: Link, id: &EndpointId, mac: Option<Mac>) -> Result<Chosen> {
-        for left in self.left_stand_ins(&lower).await? {
+        let links = self.rtnl.links().await?;
+        for left in self.left_stand_ins(&links, &lower) {
             tracing::warn!(netdevice = lower.name, left = left.name, "removing a macvlan that was left");
             self.rtnl.delete(left.ifindex).await?;
         }
         if !lower.up {
             // What is on a netdev that is down has no carrier.
-            self.rtnl.change(lower.ifindex, &Change { up: Some(true), ..Change::default() }).await?;
+            self.rtnl.set_up(lower.ifindex, true).await?;
         }
         let name: String = PREFIX.chars().chain(id.as_str().chars()).take(13).collect();
         let link = self.rtnl.add_passthru_macvlan(&lower, &name).await?;
@@ -36,17 +37,16 @@ impl Driver {
     }
 
     /// Those that a driver made which died before it could remember them.
-    pub(super) async fn left_stand_ins(&self, lower: &Link) -> Result<Vec<Link>> {
+    pub(super) fn left_stand_ins<'a>(&self, links: &'a [Link], lower: &Link) -> Vec<&'a Link> {
         let state = self.store.get();
         let known = |link: &Link| state.endpoints().any(|(.., endpoint)| endpoint.original.name == link.name);
-        let mut links = self.rtnl.links().await?;
-        links.retain(|link| {
+        let left = links.iter().filter(|link| {
             link.lower == Some(lower.ifindex)
                 && link.is_kind("macvlan")
                 && link.name.starts_with(PREFIX)
                 && !known(link)
         });
-        Ok(links)
+        left.collect()
     }
 
     /// Ends the macvlan of an endpoint, if it is still there, and leaves what is beneath as it was. The
@@ -66,7 +66,7 @@ impl Driver {
             beneath.filter(|link| link.name == lower.name && Self::can_be_stood_in_for(link))
             && !lower.up
         {
-            self.rtnl.change(beneath.ifindex, &Change { up: Some(false), ..Change::default() }).await?;
+            self.rtnl.set_up(beneath.ifindex, false).await?;
         }
         tracing::debug!(netdevice = lower.name, stand_in = endpoint.original.name, "removed");
         Ok(())

@@ -1,17 +1,17 @@
 //! Netdevs of endpoints that nobody remembers: the state file was lost, but their tag tells what they
 //! were called. What their address and MTU were is lost with it.
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use super::{Driver, Error, Result};
+use super::{Driver, Result};
 use crate::{
     counters,
     device::{
-        Link, LinkRef,
-        link::Change,
+        Change, Link, LinkRef,
+        link::require,
         pci,
         vf::{VfSetting, VfSettings},
     },
-    state::EndpointId,
+    state::{Endpoint, EndpointId},
 };
 
 impl Driver {
@@ -25,8 +25,7 @@ impl Driver {
         let after = self.store.get();
         for link in links {
             let Some((id, _)) = self.tagged(&link) else { continue };
-            let known =
-                [&before, &after].iter().any(|state| state.endpoints().any(|(_, _, known, _)| *known == id));
+            let known = before.knows(&id) || after.knows(&id);
             if !known && let Err(error) = self.free_of_strays(&link).await {
                 tracing::error!(netdevice = link.name, %error, "recovering a stray");
             }
@@ -46,27 +45,30 @@ impl Driver {
     /// their tag, and the name that a container gave it.
     pub(super) async fn free_of_strays(&self, link: &Link) -> Result<()> {
         let state = self.store.get();
-        for id in counters::endpoints(&self.bpffs)? {
-            let known = state.endpoints().any(|(_, _, known, _)| *known == id);
-            if !known && counters::is_attached(&self.bpffs, &id, link.ifindex).unwrap_or(false) {
-                tracing::warn!(%id, netdevice = link.name, "counters of an endpoint that nobody remembers");
-                self.counters(move |counters| counters.detach(&id)).await?;
-            }
+        let (bpffs, ifindex, known) = (self.bpffs.clone(), link.ifindex, Arc::clone(&state));
+        let on_it = self.counters(move |_| {
+            let mut ids = counters::endpoints(&bpffs)?;
+            ids.retain(|id| !known.knows(id) && counters::is_attached(&bpffs, id, ifindex).unwrap_or(false));
+            Ok(ids)
+        });
+        for id in on_it.await? {
+            tracing::warn!(%id, netdevice = link.name, "counters of an endpoint that nobody remembers");
+            self.detach(&id).await?;
         }
         let Some((id, name)) = self.tagged(link) else { return Ok(()) };
         tracing::warn!(%id, netdevice = name, found_as = link.name, "a netdev that nobody remembers is back");
         let set = |change: Change| async move { self.rtnl.change(link.ifindex, &change).await };
         if link.name != name {
-            set(Change { up: Some(false), ..Change::default() }).await?;
+            self.rtnl.set_up(link.ifindex, false).await?;
             // A tag can be forged, and its name be taken: it keeps the one it has, then.
             if let Err(error) = set(Change { name: Some(name), ..Change::default() }).await {
                 tracing::warn!(%id, found_as = link.name, %error, "naming it as its tag has it");
             }
         }
         // Attached ones are gone already. A tag can be forged: nobody's living counters go by it.
-        let dead = counters::read(&self.bpffs, &id).is_ok_and(|reading| reading.ifindex == 0);
-        if dead && !state.endpoints().any(|(_, _, known, _)| *known == id) {
-            self.counters(move |counters| counters.detach(&id)).await?;
+        let dead = self.reading(&id).await.is_ok_and(|reading| reading.ifindex == 0);
+        if dead && !state.knows(&id) {
+            self.detach(&id).await?;
         }
         self.default_vf(link).await?;
         self.rtnl.unmark(link.ifindex).await?;
@@ -112,6 +114,11 @@ impl Driver {
         Some(format!("a container of driver {driver}"))
     }
 
+    /// The tag of the endpoint's netdev.
+    pub(super) fn tag(&self, id: &EndpointId, endpoint: &Endpoint) -> String {
+        Tag { driver: &self.name, id, netdev: &endpoint.original.name }.to_string()
+    }
+
     fn tagged(&self, link: &Link) -> Option<(EndpointId, String)> {
         tagged(&link.alias, &self.name)
     }
@@ -119,17 +126,16 @@ impl Driver {
     /// The netdev as it is now, free of strays.
     pub(super) async fn cleared(&self, link: Link) -> Result<Link> {
         self.free_of_strays(&link).await?;
-        let fresh = self.rtnl.link(LinkRef::Index(link.ifindex)).await?;
-        fresh.ok_or_else(|| Error::io(link.name)(std::io::Error::from_raw_os_error(nix::libc::ENODEV)))
+        Ok(require(&self.rtnl, LinkRef::Index(link.ifindex)).await?)
     }
 }
 
 /// `ifalias` of a netdev that was given away: by which driver, to whom, and what it was called.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Tag<'a> {
-    pub driver: &'a str,
-    pub id: &'a EndpointId,
-    pub netdev: &'a str,
+struct Tag<'a> {
+    driver: &'a str,
+    id: &'a EndpointId,
+    netdev: &'a str,
 }
 
 const TAG: &str = "docker-passthrough";

@@ -1,13 +1,13 @@
 //! Which VF a container gets, and how it is configured for its tenant and handed back clean.
 use std::time::Duration;
 
-use super::{CreateEndpoint, Driver, Error, Result, assign::Chosen};
+use super::{CreateEndpoint, Driver, Error, Result, assign::Chosen, blocking};
 use crate::{
     device::{
-        Link, LinkRef, Mac, Stats,
-        link::{Change, MAX_NAME, require},
+        Change, Link, LinkRef, Mac, Stats,
+        link::{MAX_NAME, require},
         pci,
-        vf::{MAX_COUNTED_VFS, VfSetting, VfSettings},
+        vf::{VfSetting, VfSettings},
     },
     state::{Endpoint, Network, VfGrant},
 };
@@ -65,7 +65,7 @@ impl Driver {
                         pf: pf.hardware().unwrap_or_default(),
                         index: vf.index,
                         original: original.clone(),
-                        counters: self.vf_counters(pf, vf.index, vfs.len()).await,
+                        counters: self.vf_counters(pf, vf.index).await,
                     };
                     let own = original.mac.unwrap_or_else(|| stable_mac(pf, vf.index));
                     let mac = link.mac.map(|_| request.mac.unwrap_or(own));
@@ -85,10 +85,7 @@ impl Driver {
     /// Who has the VF; none if it is free.
     async fn vf_user(&self, vf: &pci::Vf, netdev: Option<&Link>) -> Result<Option<String>> {
         let state = self.store.get();
-        let address = format!("pci/{}", vf.address);
-        if let Some((.., id, endpoint)) =
-            state.endpoints().find(|(.., endpoint)| endpoint.hardware.as_ref() == Some(&address))
-        {
+        if let Some((_, id, endpoint)) = state.holder(&vf.hardware()) {
             return Ok(Some(endpoint.user(id)));
         }
         if let Some(driver) = vf.driver.as_ref().filter(|driver| pci::is_userspace(driver)) {
@@ -110,11 +107,8 @@ impl Driver {
     }
 
     /// What the hardware has counted for the VF; zero where that can't be asked for.
-    async fn vf_counters(&self, pf: &Link, vf: u32, vfs: usize) -> Stats {
-        if vfs > MAX_COUNTED_VFS {
-            return Stats::default();
-        }
-        let rows = self.rtnl.vf_counters(pf.ifindex).await.unwrap_or_default();
+    async fn vf_counters(&self, pf: &Link, vf: u32) -> Stats {
+        let rows = self.rtnl.vf_counters(pf).await.unwrap_or_default();
         rows.get(&vf).copied().unwrap_or_default()
     }
 
@@ -125,8 +119,7 @@ impl Driver {
             return Err(Error::Io { what, source });
         };
         let address = vf.address.clone();
-        let done = tokio::task::spawn_blocking(move || pci::bind(&address, &driver)).await;
-        done.unwrap_or_else(|panic| Err(panic.into())).map_err(Error::io(what))?;
+        blocking(what, move || pci::bind(&address, &driver)).await?;
         self.vf_netdev(&vf.address).await
     }
 
@@ -251,9 +244,8 @@ impl Driver {
         // Still the old one: a fresh netdev has the right one from the start.
         let Some(address) = address else { return Ok(link) };
         let what = format!("{} VF {}: rebinding its driver", pf.name, grant.index);
-        let rebound = address.clone();
-        let rebound = tokio::task::spawn_blocking(move || pci::rebind(&rebound)).await;
-        rebound.unwrap_or_else(|panic| Err(panic.into())).map_err(Error::io(what))?;
+        let unbound = address.clone();
+        blocking(what, move || pci::rebind(&unbound)).await?;
         let fresh = self.when_named(self.vf_netdev(&address).await?).await?;
         if fresh.name != link.name {
             let name = Some(link.name.clone());
@@ -314,14 +306,14 @@ impl Driver {
     pub(super) async fn fresh_vf(&self, link: &Link) -> Result<Option<Link>> {
         let Some(parent) = link.parent.clone() else { return Ok(Some(link.clone())) };
         let address = parent.device.clone();
-        let rebound = tokio::task::spawn_blocking(move || pci::rebind(&address)).await;
-        if let Err(error) = rebound.unwrap_or_else(|panic| Err(panic.into())) {
-            tracing::error!(netdevice = link.name, vf = parent.device, %error, "rebinding the VF");
+        let what = format!("{address}: rebinding its driver");
+        if let Err(error) = blocking(what, move || pci::rebind(&address)).await {
+            tracing::error!(netdevice = link.name, %error, "the VF");
         }
         match self.vf_netdev(&parent.device).await {
             Ok(fresh) => {
                 let fresh = self.when_named(fresh).await?;
-                self.rtnl.change(fresh.ifindex, &Change { up: Some(false), ..Change::default() }).await?;
+                self.rtnl.set_up(fresh.ifindex, false).await?;
                 Ok(Some(fresh))
             }
             Err(error) => {
@@ -365,11 +357,8 @@ impl Driver {
     }
 
     async fn pf_of(&self, grant: &VfGrant) -> Result<Link> {
-        let links = self.rtnl.links().await?;
-        links
-            .into_iter()
-            .find(|link| link.hardware().as_ref() == Some(&grant.pf))
-            .ok_or_else(|| Error::PfGone { pf: grant.pf.clone() })
+        let pf = self.rtnl.link_of(&grant.pf).await?;
+        pf.ok_or_else(|| Error::PfGone { pf: grant.pf.clone() })
     }
 }
 

@@ -52,6 +52,19 @@ impl State {
         })
     }
 
+    /// Whether there is such an endpoint, in whatever network.
+    pub fn knows(&self, endpoint: &EndpointId) -> bool {
+        self.networks.values().any(|network| network.endpoints.contains_key(endpoint))
+    }
+
+    /// The endpoint that has this hardware, with its network's id.
+    pub fn holder(&self, hardware: &str) -> Option<(&NetworkId, &EndpointId, &Endpoint)> {
+        let has = |endpoint: &Endpoint| endpoint.hardware.as_deref() == Some(hardware);
+        self.endpoints()
+            .find(|(.., endpoint)| has(endpoint))
+            .map(|(network, _, id, endpoint)| (network, id, endpoint))
+    }
+
     /// The endpoint with this id, if its network is still there.
     pub fn endpoint(&self, network: &NetworkId, endpoint: &EndpointId) -> Option<&Endpoint> {
         self.networks.get(network)?.endpoints.get(endpoint)

@@ -8,4 +8,5 @@ pub mod device;
 pub mod docker;
 pub mod network;
 pub mod plugin;
+pub mod report;
 pub mod state;

@@ -4,15 +4,10 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde::Serialize;
 
-use super::{
-    Global, block_on,
-    pfs::{PfReport, pf},
-    report::Report,
-    stats::print,
-    table,
-};
+use super::{Global, block_on, stats::print, table};
 use crate::{
     device::Rtnl,
+    report::{PfReport, Report, pf},
     state::{EndpointId, Mode, Network, NetworkId, NetworkOptions},
 };
 
@@ -71,7 +66,7 @@ impl Ls {
 }
 
 async fn look(global: &Global) -> anyhow::Result<(Report, BTreeMap<String, PfReport>)> {
-    let report = Report::new(global).await?;
+    let report = Report::new(&global.state_dir, &global.docker_host).await?;
     let rtnl = Rtnl::new()?;
     let links = rtnl.links().await?;
     let mut pfs = BTreeMap::new();

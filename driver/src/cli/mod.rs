@@ -3,10 +3,7 @@ use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
-mod hardware;
 mod ls;
-mod pfs;
-mod report;
 mod serve;
 mod stats;
 mod table;

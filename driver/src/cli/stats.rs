@@ -7,11 +7,8 @@ use std::{
 use anyhow::bail;
 use clap::Args;
 
-use super::{
-    Global, block_on,
-    report::{EndpointReport, Report},
-    table,
-};
+use super::{Global, block_on, table};
+use crate::report::{EndpointReport, Report};
 
 /// How often `--watch` looks.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -61,7 +58,8 @@ impl Stats {
     }
 
     async fn look(&self, global: &Global) -> anyhow::Result<String> {
-        let mut reports = Report::new(global).await?.endpoints(global).await?;
+        let report = Report::new(&global.state_dir, &global.docker_host).await?;
+        let mut reports = report.endpoints(&global.bpffs).await?;
         for wanted in &self.only {
             if !reports.iter().any(|report| is(report, wanted)) {
                 bail!("{wanted}: no such container or endpoint; `docker-passthrough ls` lists them");

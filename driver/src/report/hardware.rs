@@ -63,7 +63,7 @@ pub struct Hardware {
 
 impl Hardware {
     /// With the host's netdevs as they are now.
-    pub async fn new() -> anyhow::Result<Self> {
+    pub async fn new() -> super::Result<Self> {
         let rtnl = Rtnl::new()?;
         let links = rtnl.links().await?;
         Ok(Self { rtnl, links, rows: BTreeMap::new() })

@@ -1,7 +1,7 @@
 //! The VFs of a PF, and who has each.
 use serde::Serialize;
 
-use super::report::Report;
+use super::Report;
 use crate::device::{Link, Rtnl, pci, vf::VfSettings};
 
 /// A PF that a network hands out VFs of. The field names are a contract.

@@ -1,18 +1,45 @@
-//! What `stats` and `ls` show: the state, the kernel's counters and Docker's names put together.
-use std::collections::{BTreeMap, BTreeSet};
+//! What commands and metrics show: the state, the kernel's counters and Docker's names put together.
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path,
+};
 
 use serde::Serialize;
 
-use super::{
-    Global,
-    hardware::{Hardware, VfReport},
-};
+mod hardware;
+mod pfs;
+
+pub use hardware::{VfReport, VfValues};
+pub use pfs::{PfReport, VfRow, pf};
+
 use crate::{
     counters::{self, Reading},
-    device::Stats,
-    docker::{Docker, NetworkNames},
-    state::{EndpointId, NetworkId, State, store},
+    device::{self, Stats},
+    docker::{self, Docker, NetworkNames},
+    state::{self, EndpointId, NetworkId, State, store},
 };
+use hardware::Hardware;
+
+/// Why there is nothing to show.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The state file's reason.
+    #[error(transparent)]
+    State(#[from] state::Error),
+    /// The engine's address can't be one.
+    #[error(transparent)]
+    Docker(#[from] docker::Error),
+    /// The kernel's reason.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// There is no socket to ask the kernel with.
+    #[error("an rtnetlink socket: {0}")]
+    Socket(#[from] io::Error),
+}
+
+/// This room's result.
+pub type Result<T> = std::result::Result<T, Error>;
 
 /// All that is known, at one moment.
 #[derive(Debug)]
@@ -79,9 +106,9 @@ pub struct TxReport {
 
 impl Report {
     /// Reads the state, and asks Docker for names; without Docker there are none.
-    pub async fn new(global: &Global) -> anyhow::Result<Self> {
-        let state = store::read(&global.state_dir)?;
-        let docker = Docker::new(&global.docker_host)?;
+    pub async fn new(state_dir: &Path, docker_host: &str) -> Result<Self> {
+        let state = store::read(state_dir)?;
+        let docker = Docker::new(docker_host)?;
         let mut names = BTreeMap::new();
         for id in state.networks.keys() {
             match docker.network(id).await {
@@ -105,18 +132,17 @@ impl Report {
     }
 
     /// All endpoints, and after them counters that nobody remembers the endpoint of.
-    pub async fn endpoints(&self, global: &Global) -> anyhow::Result<Vec<EndpointReport>> {
+    pub async fn endpoints(&self, bpffs: &Path) -> Result<Vec<EndpointReport>> {
         let mut hardware = Hardware::new().await?;
         let mut reports = Vec::new();
-        let mut orphans: BTreeSet<_> =
-            counters::endpoints(&global.bpffs).unwrap_or_default().into_iter().collect();
+        let mut orphans: BTreeSet<_> = counters::endpoints(bpffs).unwrap_or_default().into_iter().collect();
         for (network_id, network, id, endpoint) in self.state.endpoints() {
             orphans.remove(id);
             let container = self.container(network_id, id);
-            let mut report = counted(global, id);
+            let mut report = counted(bpffs, id);
             let netdev = match report.ifindex {
                 0 => None,
-                ifindex => hardware.netdev(&global.bpffs, id, endpoint, ifindex).await,
+                ifindex => hardware.netdev(bpffs, id, endpoint, ifindex).await,
             };
             if let Some(grant) = &endpoint.vf {
                 report.vf = Some(hardware.vf(endpoint, grant, netdev.as_ref()).await);
@@ -132,14 +158,14 @@ impl Report {
                 ..report
             });
         }
-        reports.extend(orphans.iter().map(|id| counted(global, id)));
+        reports.extend(orphans.iter().map(|id| counted(bpffs, id)));
         Ok(reports)
     }
 }
 
 /// The counters alone.
-fn counted(global: &Global, id: &EndpointId) -> EndpointReport {
-    let reading = counters::read(&global.bpffs, id).ok();
+fn counted(bpffs: &Path, id: &EndpointId) -> EndpointReport {
+    let reading = counters::read(bpffs, id).ok();
     EndpointReport {
         endpoint_id: id.clone(),
         network_id: None,

@@ -9,6 +9,7 @@ mod sriov {
     pub mod bench;
     pub mod docker;
     pub mod frames;
+    pub mod pf;
     pub mod tenant;
 
     pub mod choice;
@@ -16,6 +17,7 @@ mod sriov {
     pub mod counters;
     pub mod failure;
     pub mod lifecycle;
+    pub mod parallel;
     pub mod refusals;
     pub mod tenants;
     pub mod vlans;
@@ -27,7 +29,7 @@ use libtest_mimic::Arguments;
 const REASON: &str = "needs SR-IOV: cargo xtask test runs it in a VM";
 
 fn main() -> std::process::ExitCode {
-    use sriov::{bench, choice, churn, counters, failure, lifecycle, refusals, tenants, vlans};
+    use sriov::{bench, choice, churn, counters, failure, lifecycle, parallel, refusals, tenants, vlans};
 
     let mut arguments = Arguments::from_args();
     // They share the hardware.
@@ -35,6 +37,7 @@ fn main() -> std::process::ExitCode {
     let trials = [
         vlans::trials(),
         choice::trials(),
+        parallel::trials(),
         tenants::trials(),
         counters::trials(),
         refusals::trials(),

@@ -1,5 +1,5 @@
 //! A netdev is made ready for a container.
-use super::{CreateEndpoint, Driver, Error, Result, now};
+use super::{CreateEndpoint, Driver, Error, Result, caller::Caller, now};
 use crate::{
     counters::{self, Hook, Plan, SpoofCheck},
     device::{Change, Link, Mac, features::XdpFeatures},
@@ -28,8 +28,15 @@ pub(super) struct Chosen {
 
 impl Driver {
     /// Chooses a netdev and remembers what it is, then changes it; undoes all of it if anything fails.
-    pub(super) async fn assign(&self, network: &Network, request: &CreateEndpoint) -> Result<Option<Mac>> {
+    pub(super) async fn assign(
+        &self,
+        network: &Network,
+        request: &CreateEndpoint,
+        caller: &Caller,
+    ) -> Result<Option<Mac>> {
         let (network_id, id) = (&request.network, &request.endpoint);
+        // To the end of the assignment: then it is remembered, or undone.
+        let mut _reserved = None;
         let (link, endpoint) = match network.mode {
             Mode::Passthrough => {
                 let link = self.netdevice(&network.options, Some(network_id)).await?;
@@ -49,9 +56,13 @@ impl Driver {
                 let pf = self.pf(&network.options, Some(network_id)).await?;
                 // After a reboot of the host they are gone, and Docker does not create networks again.
                 self.enable_lost_vfs(&pf, &network.options).await?;
-                // Until it is remembered whose the VF is.
-                let _pf = self.pfs.lock(&pf.hardware().unwrap_or_default()).await;
-                self.remember(request, self.choose_vf(&pf, request).await?).await?
+                let (chosen, reserved) = self.choose_vf(&pf, request).await?;
+                _reserved = Some(reserved);
+                // There was something to wait for.
+                if caller.gave_up() {
+                    return Err(Error::TooLate);
+                }
+                self.remember(request, chosen).await?
             }
         };
         let (marked, warnings) = match self.prepare(link, network, id, &endpoint).await {
@@ -98,23 +109,22 @@ impl Driver {
             warnings: Vec::new(),
         };
         let remembered = endpoint.clone();
-        let holder = self
+        let refused = self
             .store
             .update(|state| {
                 // Whoever was faster: no netdev is given away twice.
                 let holder = state.endpoints().find(|(.., other)| other.is_same_netdev(&remembered));
                 if let Some((.., id, other)) = holder {
-                    return Some(other.user(id));
+                    return Some(Error::InUse { netdevice: link.name.clone(), user: other.user(id) });
                 }
-                let network = state.networks.get_mut(&request.network)?;
+                let Some(network) = state.networks.get_mut(&request.network) else {
+                    return Some(Error::UnknownNetwork(request.network.clone()));
+                };
                 network.endpoints.insert(request.endpoint.clone(), remembered);
                 None
             })
             .await?;
-        match holder {
-            Some(user) => Err(Error::InUse { netdevice: link.name, user }),
-            None => Ok((link, endpoint)),
-        }
+        refused.map_or(Ok((link, endpoint)), Err)
     }
 
     /// Answers whether the netdev is marked, and with the defaults that the hardware refused.

@@ -23,7 +23,7 @@ impl Driver {
 
     async fn try_create_endpoint(&self, request: &CreateEndpoint, caller: &Caller) -> Result<Option<Mac>> {
         let CreateEndpoint { network: network_id, endpoint: id, mac, vf } = request;
-        let _network = self.locks.lock(network_id).await;
+        let _hold = self.hold(network_id, id).await;
         if caller.gave_up() {
             return Err(Error::TooLate);
         }
@@ -53,7 +53,7 @@ impl Driver {
                 }
             }
         }
-        self.assign(&network, request).await
+        self.assign(&network, request, caller).await
     }
 
     /// Whether all is done that [`Driver::create_endpoint`] does.
@@ -69,7 +69,7 @@ impl Driver {
     }
 
     /// Takes back VFs of the network's PF, whichever network has them, whose containers ended without
-    /// Docker having said so; answers whether there were any.
+    /// Docker having said so; answers whether any has become free, by that or meanwhile.
     async fn take_back_vfs(&self, network_id: &NetworkId) -> bool {
         let state = self.store.get();
         let Some(Network { mode: Mode::Sriov, options, .. }) = state.networks.get(network_id) else {
@@ -77,12 +77,16 @@ impl Driver {
         };
         let mut any = false;
         for (network_id, network, id, _) in state.endpoints() {
-            if network.options.netdevice != options.netdevice {
+            // One that is just getting its VF is not over, and may take a while.
+            if network.options.netdevice != options.netdevice || self.reserved.is_for(id) {
                 continue;
             }
-            let _network = self.locks.lock(network_id).await;
+            let _hold = self.hold(network_id, id).await;
             let state = self.store.get();
-            let Some(endpoint) = state.endpoint(network_id, id) else { continue };
+            let Some(endpoint) = state.endpoint(network_id, id) else {
+                any = true;
+                continue;
+            };
             match self.release_if_over(network_id, id, endpoint).await {
                 Ok(over) => any |= over,
                 Err(error) => tracing::error!(%id, %error, "taking back"),
@@ -93,7 +97,7 @@ impl Driver {
 
     /// What Docker needs to move the netdev into the container that has `sandbox`.
     pub async fn join(&self, network_id: &NetworkId, id: &EndpointId, sandbox: PathBuf) -> Result<Joined> {
-        let _network = self.locks.lock(network_id).await;
+        let _hold = self.hold(network_id, id).await;
         let network = self.network(network_id)?;
         let endpoint = network.endpoints.get(id).ok_or_else(|| Error::UnknownEndpoint(id.clone()))?.clone();
         self.store
@@ -117,7 +121,7 @@ impl Driver {
     /// the host. Makes it what it was before [`Driver::create_endpoint`], and forgets the endpoint. Fine if
     /// there is no such endpoint.
     pub async fn delete_endpoint(&self, network_id: &NetworkId, id: &EndpointId) -> Result<()> {
-        let _network = self.locks.lock(network_id).await;
+        let _hold = self.hold(network_id, id).await;
         let state = self.store.get();
         let Some(endpoint) = state.endpoint(network_id, id) else { return self.recover_stray(id).await };
         self.release(network_id, id, endpoint).await

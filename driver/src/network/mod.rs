@@ -20,7 +20,9 @@ use crate::{
 };
 
 mod assign;
+mod bind;
 pub mod caller;
+mod choice;
 mod endpoints;
 mod leftovers;
 mod locate;
@@ -35,6 +37,7 @@ mod standin;
 mod strays;
 mod vf;
 
+use choice::Reservations;
 use locks::Locks;
 use options::BadOption;
 
@@ -207,8 +210,14 @@ pub struct Driver {
     /// Endpoints whose netdev is as it was, but that could not be forgotten yet.
     restored: Mutex<HashSet<EndpointId>>,
     locks: Locks<NetworkId>,
+    /// Those of networks in sriov mode, which do not wait for each other.
+    endpoints: Locks<EndpointId>,
     /// PFs by their hardware: their VFs are made, chosen and taken away one at a time.
     pfs: Locks<String>,
+    /// VFs that are being assigned.
+    reserved: Reservations,
+    /// Held while a VF's driver is being bound: a fresh netdev may get any name that is free just then.
+    names: tokio::sync::Mutex<()>,
     /// Held while a netdevice is looked at and claimed, so that no two networks get the same.
     claims: tokio::sync::Mutex<()>,
     /// Networks whose containers' names may have changed.
@@ -233,7 +242,10 @@ impl Driver {
             rtnl: Rtnl::new().map_err(Error::io("an rtnetlink socket"))?,
             restored: Mutex::default(),
             locks: Locks::default(),
+            endpoints: Locks::default(),
             pfs: Locks::default(),
+            reserved: Reservations::default(),
+            names: tokio::sync::Mutex::default(),
             claims: tokio::sync::Mutex::default(),
             renamed,
         })

@@ -69,6 +69,7 @@ impl Driver {
         tracing::info!(netdevice = pf.name, count, "enabling VFs");
         let link = pf.clone();
         let what = format!("{}: enabling {count} VFs", pf.name);
+        let _names = self.names.lock().await;
         if let Err(error) = blocking(what, move || pci::set_vfs(&link, count)).await {
             let back = PfChanges { enabled: before.enabled, ..changes };
             self.store.update(|state| state.pfs.insert(hardware, back)).await?;
@@ -154,11 +155,13 @@ impl Driver {
             return Ok(Vec::new());
         }
         let links = self.rtnl.links().await?;
+        let reserved = self.reserved.now();
         let state = self.store.get();
         let mut used = Vec::new();
         for vf in vfs {
             let netdev = links.iter().find(|link| link.is_hardware("pci", &vf.address));
-            let ours = state.holder(&vf.hardware()).is_some()
+            let ours = reserved.contains_key(&vf.hardware())
+                || state.holder(&vf.hardware()).is_some()
                 || netdev.is_some_and(|netdev| {
                     state.networks.values().any(|network| network.options.netdevice == netdev.name)
                 });

@@ -16,7 +16,7 @@ impl Driver {
     /// Takes over the counters that a driver before this one left on running containers' netdevs.
     pub async fn adopt_all(&self) {
         for (network_id, network, id, _) in self.store.get().endpoints() {
-            let _network = self.locks.lock(network_id).await;
+            let _hold = self.hold(network_id, id).await;
             // As it is now: calls are served meanwhile.
             if let Some(endpoint) = self.store.get().endpoint(network_id, id) {
                 self.adopt(&network.options, id, endpoint).await;
@@ -28,7 +28,7 @@ impl Driver {
     /// without Docker having said so.
     pub async fn reconcile(&self) {
         for (network_id, _, id, _) in self.store.get().endpoints() {
-            let _network = self.locks.lock(network_id).await;
+            let _hold = self.hold(network_id, id).await;
             let state = self.store.get();
             let Some(endpoint) = state.endpoint(network_id, id) else { continue };
             match self.release_if_over(network_id, id, endpoint).await {

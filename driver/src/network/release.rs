@@ -92,9 +92,12 @@ impl Driver {
             }
             // What a container can have done to a netdev and left in its driver is endless: a VF that was
             // out gets a fresh one.
-            if !self.rtnl.is_marked(link.ifindex).await? {
+            let parent = link.parent.as_ref().map(|parent| parent.device.clone());
+            if let Some(address) = parent
+                && !self.rtnl.is_marked(link.ifindex).await?
+            {
                 self.detach(id).await?;
-                match self.fresh_vf(&link).await? {
+                match self.fresh_vf(&address, &original.name).await? {
                     Some(fresh) => link = fresh,
                     None => return Ok(()),
                 }

@@ -2,7 +2,7 @@
 //! were called. What their address and MTU were is lost with it.
 use std::{fmt, sync::Arc};
 
-use super::{Driver, Result};
+use super::{Driver, Result, choice::Taker};
 use crate::{
     counters,
     device::{
@@ -26,7 +26,7 @@ impl Driver {
         for link in links {
             let Some((id, _)) = self.tagged(&link) else { continue };
             let known = before.knows(&id) || after.knows(&id);
-            if !known && let Err(error) = self.free_of_strays(&link).await {
+            if !known && let Err(error) = self.recover(link.ifindex, &id).await {
                 tracing::error!(netdevice = link.name, %error, "recovering a stray");
             }
         }
@@ -36,8 +36,27 @@ impl Driver {
     pub(super) async fn recover_stray(&self, id: &EndpointId) -> Result<()> {
         let links = self.rtnl.links().await?;
         match links.into_iter().find(|link| self.tagged(link).is_some_and(|(stray, _)| stray == *id)) {
-            Some(link) => self.free_of_strays(&link).await,
+            Some(link) => self.recover(link.ifindex, id).await,
             None => Ok(()),
+        }
+    }
+
+    /// Recovers this stray, unless somebody is given the netdev just now: then it is cleared for that.
+    async fn recover(&self, ifindex: u32, id: &EndpointId) -> Result<()> {
+        let Some(link) = self.rtnl.link(LinkRef::Index(ifindex)).await? else { return Ok(()) };
+        let hardware = link.hardware();
+        let taker = Taker { endpoint: id.clone(), mac: None };
+        let reserved = hardware.clone().map(|hardware| self.reserved.reserve(hardware, taker));
+        let held = hardware.is_some_and(|hardware| self.store.get().holder(&hardware).is_some());
+        if held || matches!(reserved, Some(None)) {
+            return Ok(());
+        }
+        // As it is now that nobody else may touch it.
+        match self.rtnl.link(LinkRef::Index(ifindex)).await? {
+            Some(link) if self.tagged(&link).is_some_and(|(stray, _)| stray == *id) => {
+                self.free_of_strays(&link).await
+            }
+            _ => Ok(()),
         }
     }
 

@@ -1,171 +1,15 @@
-//! Which VF a container gets, and how it is configured for its tenant and handed back clean.
-use std::time::Duration;
-
-use super::{CreateEndpoint, Driver, Error, Result, assign::Chosen, blocking};
+//! How a VF is configured for its tenant, and handed back clean.
+use super::{Driver, Error, Result};
 use crate::{
     device::{
-        Change, Link, LinkRef, Mac, Stats,
-        link::{MAX_NAME, require},
-        pci,
+        Change, Link, LinkRef, Mac,
+        link::require,
         vf::{VfSetting, VfSettings},
     },
     state::{Endpoint, Network, VfGrant},
 };
 
-/// A VF's driver makes its netdev, and udev names it, within this time.
-const NETDEV: Duration = Duration::from_secs(3);
-const POLL: Duration = Duration::from_millis(20);
-
 impl Driver {
-    /// Chooses a free VF: the one asked for by number or by address, else the lowest.
-    pub(super) async fn choose_vf(&self, pf: &Link, request: &CreateEndpoint) -> Result<Chosen> {
-        let vfs = pci::vfs(pf);
-        let settings = self.rtnl.vf_settings(pf.ifindex).await?;
-        let links = self.rtnl.links().await?;
-        let netdev = |vf: &pci::Vf| links.iter().find(|link| link.is_hardware("pci", &vf.address));
-        let has_mac = |vf: &pci::Vf, mac| {
-            let administrative = settings.get(&vf.index).and_then(|settings| settings.mac);
-            administrative == Some(mac) || netdev(vf).is_some_and(|link| link.mac == Some(mac))
-        };
-        let by_mac = request.mac.and_then(|mac| vfs.iter().find(|vf| has_mac(vf, mac)));
-
-        let mut users = Vec::new();
-        let mut free = Vec::new();
-        for vf in &vfs {
-            match self.vf_user(vf, netdev(vf)).await? {
-                None => free.push(vf),
-                Some(user) => users.push((vf.index, user)),
-            }
-        }
-        let user = |index| users.iter().find(|(vf, _)| *vf == index).map(|(_, user)| user.as_str());
-        let wanted = match (request.vf, by_mac) {
-            (Some(index), _) if !vfs.iter().any(|vf| vf.index == index) => {
-                return Err(Error::NoSuchVf { pf: pf.name.clone(), index, count: vfs.len() });
-            }
-            (Some(index), _) => Some(index),
-            (None, by_mac) => by_mac.map(|vf| vf.index),
-        };
-        if let Some(index) = wanted {
-            if let Some(user) = user(index) {
-                let netdevice = format!("{} VF {index}", pf.name);
-                return Err(Error::InUse { netdevice, user: user.to_owned() });
-            }
-            free.retain(|vf| vf.index == index);
-        }
-        for vf in free {
-            let Some(original) = settings.get(&vf.index).cloned() else { continue };
-            let link = match netdev(vf) {
-                Some(link) => Ok(link.clone()),
-                None => self.bind_vf(pf, &vfs, vf).await,
-            };
-            match link {
-                Ok(link) => {
-                    let link = self.named(self.when_named(link).await?, pf, vf.index).await?;
-                    let grant = VfGrant {
-                        pf: pf.hardware().unwrap_or_default(),
-                        index: vf.index,
-                        original: original.clone(),
-                        counters: self.vf_counters(pf, vf.index).await,
-                    };
-                    let own = original.mac.unwrap_or_else(|| stable_mac(pf, vf.index));
-                    let mac = link.mac.map(|_| request.mac.unwrap_or(own));
-                    return Ok(Chosen { link, mac, vf: Some(grant), lower: None });
-                }
-                Err(error) => {
-                    tracing::warn!(netdevice = pf.name, vf = vf.index, %error, "passed over");
-                    users.push((vf.index, error.to_string()));
-                }
-            }
-        }
-        users.sort();
-        let users = users.into_iter().map(|(vf, user)| format!("VF {vf}: {user}")).collect();
-        Err(Error::NoFreeVf { pf: pf.name.clone(), count: vfs.len(), users })
-    }
-
-    /// Who has the VF; none if it is free.
-    async fn vf_user(&self, vf: &pci::Vf, netdev: Option<&Link>) -> Result<Option<String>> {
-        let state = self.store.get();
-        if let Some((_, id, endpoint)) = state.holder(&vf.hardware()) {
-            return Ok(Some(endpoint.user(id)));
-        }
-        if let Some(driver) = vf.driver.as_ref().filter(|driver| pci::is_userspace(driver)) {
-            return Ok(Some(format!("bound to {driver}")));
-        }
-        let Some(netdev) = netdev else {
-            // Without a driver it is probed; with one, its netdev is in some other namespace.
-            return Ok(vf.driver.as_ref().map(|_| "another network namespace".to_owned()));
-        };
-        if let Some((id, network)) =
-            state.networks.iter().find(|(_, network)| network.options.netdevice == netdev.name)
-        {
-            return Ok(Some(network.title(id)));
-        }
-        if let Some(driver) = self.other_driver(netdev) {
-            return Ok(Some(driver));
-        }
-        Ok(self.host_uses(netdev).await?.then(|| format!("the host ({})", netdev.name)))
-    }
-
-    /// What the hardware has counted for the VF; zero where that can't be asked for.
-    async fn vf_counters(&self, pf: &Link, vf: u32) -> Stats {
-        let rows = self.rtnl.vf_counters(pf).await.unwrap_or_default();
-        rows.get(&vf).copied().unwrap_or_default()
-    }
-
-    async fn bind_vf(&self, pf: &Link, vfs: &[pci::Vf], vf: &pci::Vf) -> Result<Link> {
-        let what = format!("{} VF {}: binding it to its driver", pf.name, vf.index);
-        let Some(driver) = pci::vf_driver(pf, vfs) else {
-            let source = std::io::Error::other("which one is not known");
-            return Err(Error::Io { what, source });
-        };
-        let address = vf.address.clone();
-        blocking(what, move || pci::bind(&address, &driver)).await?;
-        self.vf_netdev(&vf.address).await
-    }
-
-    /// The netdev of the VF at this PCI address, once its driver has made it.
-    async fn vf_netdev(&self, address: &str) -> Result<Link> {
-        let deadline = tokio::time::Instant::now() + NETDEV;
-        loop {
-            let links = self.rtnl.links().await?;
-            if let Some(link) = links.into_iter().find(|link| link.is_hardware("pci", address)) {
-                return Ok(link);
-            }
-            if tokio::time::Instant::now() >= deadline {
-                let source = std::io::Error::other("its driver made none");
-                return Err(Error::Io { what: format!("{address}: waiting for its netdev"), source });
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
-    /// The netdev once udev, where it runs, has named it: taken before, it would be renamed under us.
-    async fn when_named(&self, link: Link) -> Result<Link> {
-        let deadline = tokio::time::Instant::now() + NETDEV;
-        while !pci::udev_is_done(link.ifindex) && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(POLL).await;
-        }
-        Ok(require(&self.rtnl, LinkRef::Index(link.ifindex)).await?)
-    }
-
-    /// The netdev under a name that it can come home with. Where nobody names them by their hardware, the
-    /// kernel gives a new one the name of one that is in a container.
-    async fn named(&self, link: Link, pf: &Link, vf: u32) -> Result<Link> {
-        let taken = |name: &str| self.store.get().endpoints().any(|(.., other)| other.original.name == name);
-        if !taken(&link.name) {
-            return Ok(link);
-        }
-        let suffix = format!("v{vf}");
-        let stem: String = pf.name.chars().take(MAX_NAME - suffix.len()).collect();
-        let name = format!("{stem}{suffix}");
-        tracing::info!(netdevice = link.name, name, "renamed: its name is that of a netdev in a container");
-        for up in [false, link.up] {
-            let name = (!up).then(|| name.clone());
-            self.rtnl.change(link.ifindex, &Change { name, up: Some(up), ..Change::default() }).await?;
-        }
-        Ok(require(&self.rtnl, LinkRef::Index(link.ifindex)).await?)
-    }
-
     /// Configures the VF for its tenant. Answers with its netdev, which may be a new one, and with the
     /// defaults that the hardware refused.
     pub(super) async fn configure_vf(
@@ -243,16 +87,12 @@ impl Driver {
         }
         // Still the old one: a fresh netdev has the right one from the start.
         let Some(address) = address else { return Ok(link) };
-        let what = format!("{} VF {}: rebinding its driver", pf.name, grant.index);
-        let unbound = address.clone();
-        blocking(what, move || pci::rebind(&unbound)).await?;
-        let fresh = self.when_named(self.vf_netdev(&address).await?).await?;
-        if fresh.name != link.name {
-            let name = Some(link.name.clone());
-            self.rtnl.change(fresh.ifindex, &Change { name, ..Change::default() }).await?;
-        }
+        let Some(fresh) = self.fresh_vf(&address, &link.name).await? else {
+            let what = format!("{} VF {}: binding its driver anew", pf.name, grant.index);
+            return Err(Error::io(what)(std::io::Error::other("it has no netdev any more")));
+        };
         if fresh.mac == Some(mac) {
-            return Ok(Link { name: link.name, ..fresh });
+            return Ok(fresh);
         }
         let reason = "the VF does not take the address that its PF gave it";
         Err(Error::Mac { mac, reason })
@@ -301,28 +141,6 @@ impl Driver {
         Ok(())
     }
 
-    /// Binds the VF's driver anew; none if it makes no netdev any more, which is reported. The VF is as
-    /// clean then as one that was never bound, and is bound when it is wanted again.
-    pub(super) async fn fresh_vf(&self, link: &Link) -> Result<Option<Link>> {
-        let Some(parent) = link.parent.clone() else { return Ok(Some(link.clone())) };
-        let address = parent.device.clone();
-        let what = format!("{address}: rebinding its driver");
-        if let Err(error) = blocking(what, move || pci::rebind(&address)).await {
-            tracing::error!(netdevice = link.name, %error, "the VF");
-        }
-        match self.vf_netdev(&parent.device).await {
-            Ok(fresh) => {
-                let fresh = self.when_named(fresh).await?;
-                self.rtnl.set_up(fresh.ifindex, false).await?;
-                Ok(Some(fresh))
-            }
-            Err(error) => {
-                tracing::error!(netdevice = link.name, vf = parent.device, %error, "the VF has no netdev");
-                Ok(None)
-            }
-        }
-    }
-
     /// The VF's netdev had the address `own`: it gets it back by itself on going down, or is told. If its PF
     /// had given it another that it had not taken over yet, it has now, and there is no way back: the
     /// hardware refuses a VF any address but the PF's.
@@ -359,34 +177,5 @@ impl Driver {
     async fn pf_of(&self, grant: &VfGrant) -> Result<Link> {
         let pf = self.rtnl.link_of(&grant.pf).await?;
         pf.ok_or_else(|| Error::PfGone { pf: grant.pf.clone() })
-    }
-}
-
-/// A locally administered address for a VF that has none: always the same for one VF of one PF.
-fn stable_mac(pf: &Link, vf: u32) -> Mac {
-    // FNV-1a, as it needs to be the same in every version of this driver.
-    let seed = pf.mac.map(|mac| mac.0).unwrap_or_default();
-    let bytes = seed.into_iter().chain(vf.to_be_bytes());
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let [_, _, _, tail @ ..] = hash.to_be_bytes();
-    let mut octets = [0x02; 6];
-    octets[1..].copy_from_slice(&tail);
-    Mac(octets)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_stable_mac_is_assignable_and_each_vf_has_its_own() {
-        let pf = Link { mac: Some("02:00:00:00:00:10".parse().unwrap()), ..Link::default() };
-        let macs: std::collections::HashSet<_> = (0..256).map(|vf| stable_mac(&pf, vf)).collect();
-        assert_eq!(macs.len(), 256);
-        assert!(macs.iter().all(|mac| mac.is_assignable() && mac.0[0] & 2 != 0));
-        // Never another one: it is in neighbours' caches and in DHCP leases.
-        assert_eq!(stable_mac(&pf, 0), stable_mac(&pf, 0));
     }
 }

@@ -6,8 +6,9 @@ use crate::support::{
 };
 
 use super::{
-    bench::{Segment, bench, row_mac},
+    bench::{Segment, bench},
     docker::{DockerNetwork, address},
+    pf::row_mac,
     tenant::{Network, Wish},
 };
 
@@ -26,14 +27,11 @@ fn seven_containers_and_the_eighth_is_told() {
     let driver = Driver::start_beside(&engine.host());
     let side = Segment::new(bench, 100);
     let network = DockerNetwork::create(engine, &driver, vfs.pf, &side, &[]);
-    // A few at a time: the machine may be slow, and the driver's patience has a bound.
-    let mut containers = Vec::new();
-    for few in [&["n0", "n1", "n2"][..], &["n3", "n4"], &["n5", "n6"]] {
-        thread::scope(|scope| {
-            let starting: Vec<_> = few.iter().map(|name| scope.spawn(|| network.run(name, &[]))).collect();
-            containers.extend(starting.into_iter().map(|one| one.join().unwrap()));
-        });
-    }
+    let names: Vec<_> = (0..vfs.pf.total()).map(|n| format!("n{n}")).collect();
+    let mut containers: Vec<_> = thread::scope(|scope| {
+        let starting: Vec<_> = names.iter().map(|name| scope.spawn(|| network.run(name, &[]))).collect();
+        starting.into_iter().map(|one| one.join().unwrap()).collect()
+    });
     // Who has which, by the one thing that both sides see.
     let mut holders = Vec::new();
     for vf in 0..vfs.pf.total() {

@@ -2,7 +2,8 @@
 use crate::support::{command, driver::Driver, netns::Netns, trials};
 
 use super::{
-    bench::{Pf, Vfs, bench, row_mac},
+    bench::{Vfs, bench},
+    pf::{Pf, row_mac},
     tenant::{INSIDE, Network, Tenant, Wish},
 };
 

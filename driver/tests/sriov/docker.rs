@@ -1,7 +1,7 @@
 //! Networks of a real engine on VFs.
 use crate::support::{container::Container, docker::Engine, driver::Driver};
 
-use super::bench::{Pf, Segment};
+use super::{bench::Segment, pf::Pf};
 
 /// A network of an engine, removed when this goes out of scope.
 pub struct DockerNetwork<'a> {

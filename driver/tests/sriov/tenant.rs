@@ -9,7 +9,7 @@ use crate::support::{
     simulated,
 };
 
-use super::{bench::Pf, frames::hush};
+use super::{frames::hush, pf::Pf};
 
 /// A network in sriov mode.
 pub struct Network<'a> {

@@ -2,8 +2,9 @@
 use crate::support::{driver::Driver, eventually, look::Place, trials};
 
 use super::{
-    bench::{Bench, Segment, bench, row_mac},
+    bench::{Bench, Segment, bench},
     frames::{BROADCAST, Frame, Port, mac_of},
+    pf::row_mac,
     tenant::{INSIDE, Network, Wish},
 };
 

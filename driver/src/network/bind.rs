@@ -1,0 +1,76 @@
+//! A VF's driver is bound, for a netdev where there is none, or for a fresh one.
+use std::time::Duration;
+
+use super::{Driver, Error, Result, blocking};
+use crate::device::{Change, Link, LinkRef, link::require, pci};
+
+/// A VF's driver makes its netdev, and udev names it, within this time.
+const NETDEV: Duration = Duration::from_secs(3);
+const POLL: Duration = Duration::from_millis(20);
+
+impl Driver {
+    /// Binds a VF that has no driver to that of its siblings; its netdev.
+    pub(super) async fn bind_vf(&self, pf: &Link, siblings: &[pci::Vf], vf: &pci::Vf) -> Result<Link> {
+        let what = format!("{} VF {}: binding it to its driver", pf.name, vf.index);
+        let Some(driver) = pci::vf_driver(pf, siblings) else {
+            return Err(Error::io(what)(std::io::Error::other("which one is not known")));
+        };
+        let address = vf.address.clone();
+        let _names = self.names.lock().await;
+        blocking(what, move || pci::bind(&address, &driver)).await?;
+        self.vf_netdev(&vf.address).await
+    }
+
+    /// Binds the driver of the VF at this PCI address anew. The fresh netdev is down and has this name, if
+    /// that is free; none if the driver makes no netdev any more, which is reported. The VF is as clean then
+    /// as one that was never bound, and is bound when it is wanted again.
+    pub(super) async fn fresh_vf(&self, address: &str, name: &str) -> Result<Option<Link>> {
+        // Until the netdev has its name again, the kernel would give that to another fresh one.
+        let _names = self.names.lock().await;
+        let bound = address.to_owned();
+        let what = format!("{address}: rebinding its driver");
+        if let Err(error) = blocking(what, move || pci::rebind(&bound)).await {
+            tracing::error!(netdevice = name, %error, "the VF");
+        }
+        let fresh = match self.vf_netdev(address).await {
+            Ok(fresh) => self.when_named(fresh).await?,
+            Err(error) => {
+                tracing::error!(netdevice = name, vf = address, %error, "the VF has no netdev");
+                return Ok(None);
+            }
+        };
+        self.rtnl.set_up(fresh.ifindex, false).await?;
+        if fresh.name != name {
+            let change = Change { name: Some(name.to_owned()), ..Change::default() };
+            if let Err(error) = self.rtnl.change(fresh.ifindex, &change).await {
+                tracing::warn!(netdevice = name, found_as = fresh.name, %error, "naming a fresh netdev");
+            }
+        }
+        Ok(Some(require(&self.rtnl, LinkRef::Index(fresh.ifindex)).await?))
+    }
+
+    /// The netdev of the VF at this PCI address, once its driver has made it.
+    async fn vf_netdev(&self, address: &str) -> Result<Link> {
+        let deadline = tokio::time::Instant::now() + NETDEV;
+        loop {
+            let links = self.rtnl.links().await?;
+            if let Some(link) = links.into_iter().find(|link| link.is_hardware("pci", address)) {
+                return Ok(link);
+            }
+            if tokio::time::Instant::now() >= deadline {
+                let what = format!("{address}: waiting for its netdev");
+                return Err(Error::io(what)(std::io::Error::other("its driver made none")));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// The netdev once udev, where it runs, has named it: taken before, it would be renamed under us.
+    pub(super) async fn when_named(&self, link: Link) -> Result<Link> {
+        let deadline = tokio::time::Instant::now() + NETDEV;
+        while !pci::udev_is_done(link.ifindex) && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(require(&self.rtnl, LinkRef::Index(link.ifindex)).await?)
+    }
+}

@@ -3,6 +3,7 @@ use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
+mod detailed;
 mod hardware;
 mod ls;
 mod pfs;

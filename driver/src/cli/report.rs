@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{
     Global,
+    detailed::DetailedReport,
     hardware::{Hardware, VfReport},
 };
 use crate::{
@@ -64,6 +65,9 @@ pub struct RxReport {
     pub packets: u64,
     /// Bytes, without FCS.
     pub bytes: u64,
+    /// By class, where the network has `counters=detailed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detailed: Option<DetailedReport>,
 }
 
 /// Sent frames.
@@ -75,6 +79,9 @@ pub struct TxReport {
     pub bytes: u64,
     /// Frames with a source MAC that is not the endpoint's.
     pub spoofed: u64,
+    /// By class, where the network has `counters=detailed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detailed: Option<DetailedReport>,
 }
 
 impl Report {
@@ -160,10 +167,10 @@ fn counted(global: &Global, id: &EndpointId) -> EndpointReport {
 
 fn rx(reading: Reading) -> RxReport {
     let driver_common::Rx { packets, bytes } = reading.counters.rx;
-    RxReport { packets, bytes }
+    RxReport { packets, bytes, detailed: reading.detailed.map(|by_class| by_class.rx.into()) }
 }
 
 fn tx(reading: Reading) -> TxReport {
     let driver_common::Tx { packets, bytes, spoofed } = reading.counters.tx;
-    TxReport { packets, bytes, spoofed }
+    TxReport { packets, bytes, spoofed, detailed: reading.detailed.map(|by_class| by_class.tx.into()) }
 }

@@ -11,7 +11,7 @@ use std::{
 use docker_passthrough::{
     counters::{self, Counters, Hook, Plan, Reading, SpoofCheck},
     device::mac::Mac,
-    state::id::EndpointId,
+    state::{id::EndpointId, model::CounterSet},
 };
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -170,6 +170,7 @@ pub struct Setup {
     pub spoof_check: SpoofCheck,
     pub mtu: u32,
     pub ipv6: bool,
+    pub counters: CounterSet,
     /// Whether received frames are merged.
     pub gro: bool,
     /// Whether packets are handed to the other end unsegmented. If not, the netdevs' own counters count what
@@ -184,6 +185,7 @@ impl Default for Setup {
             spoof_check: SpoofCheck::Drop(DUT_MAC),
             mtu: 1500,
             ipv6: false,
+            counters: CounterSet::Basic,
             gro: false,
             offloads: true,
         }
@@ -204,7 +206,7 @@ pub struct Lab {
 
 impl Lab {
     pub fn new(setup: Setup) -> Self {
-        let Setup { rx_hook, spoof_check, mtu, ipv6, gro, offloads } = setup;
+        let Setup { rx_hook, spoof_check, mtu, ipv6, counters: counted, gro, offloads } = setup;
         let host = Netns::new("host", ipv6);
         let container = Netns::new("container", ipv6);
         let far = Netns::new("far", ipv6);
@@ -217,7 +219,7 @@ impl Lab {
         let counters = Counters::new(bpffs.path());
         counters.prepare().unwrap();
         let endpoint: EndpointId = unique("endpoint").parse().unwrap();
-        let plan = Plan { ifindex: host.ifindex(DUT), rx_hook, spoof_check, frags: true };
+        let plan = Plan { ifindex: host.ifindex(DUT), rx_hook, spoof_check, frags: true, counters: counted };
         host.within(|| counters.attach(&endpoint, &plan)).unwrap();
         host.ip(&format!("link set {DUT} netns {}", container.0));
         let lab = Self { container, far, host, counters, endpoint, plan, bpffs, gro };

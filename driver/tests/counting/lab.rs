@@ -9,17 +9,18 @@ use std::{
 };
 
 use docker_passthrough::{
-    counters::{self, Counters, Hook, Plan, Reading, SpoofCheck},
+    counters::{self, ByClass, Counters, Hook, Plan, Reading, SpoofCheck},
     device::mac::Mac,
     state::{id::EndpointId, model::CounterSet},
 };
+use driver_common::Detailed;
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns},
 };
 use serde_json::Value;
 
-use super::traffic::{ETHTOOL_SGRO, ETHTOOL_STXCSUM, ethtool};
+use super::traffic::{ETHTOOL_SGRO, ETHTOOL_STXCSUM, From, ethtool};
 
 pub const DUT: &str = "dut0";
 pub const FAR: &str = "far0";
@@ -275,6 +276,30 @@ impl Lab {
     pub fn tx(&self) -> Frames {
         let tx = self.read().counters.tx;
         Frames { packets: tx.packets, bytes: tx.bytes }
+    }
+
+    /// What went one way, by class: counted at this end.
+    pub fn classes(&self, from: From) -> Detailed {
+        let ByClass { rx, tx } = self.read().detailed.expect("counters=detailed");
+        match from {
+            From::Container => tx,
+            From::Far => rx,
+        }
+    }
+
+    /// Counts the far end's netdev as well, by class and without a merge of what it receives. Its counters end
+    /// with the lab.
+    pub fn count_far_end(&self) -> EndpointId {
+        let endpoint: EndpointId = unique("far").parse().unwrap();
+        let plan = Plan {
+            ifindex: self.far.ifindex(FAR),
+            rx_hook: Hook::Tcx,
+            spoof_check: SpoofCheck::Count(FAR_MAC),
+            counters: CounterSet::Detailed,
+            ..self.plan
+        };
+        self.far.within(|| self.counters.attach(&endpoint, &plan)).unwrap();
+        endpoint
     }
 
     pub fn spoofed(&self) -> u64 {

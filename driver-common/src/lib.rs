@@ -1,7 +1,8 @@
 //! What the BPF programs and the driver both know.
 //!
-//! Each endpoint has one map, `counters`: a per-CPU array with a single [`Counters`] in it. A reader
-//! adds up the entries of all CPUs. Fields are only ever added, at the end.
+//! Each endpoint has one map, `counters`: a per-CPU array with a single [`Counters`] in it, or a single
+//! [`DetailedCounters`] where `counters=detailed` was asked for. A reader adds up the entries of all CPUs,
+//! and knows by the entry's size which it is. Fields are only ever added, at the end of each.
 //!
 //! # Units
 //! A *packet* is a frame on the wire: a GSO or GRO packet counts as the segments it stands for. *Bytes*
@@ -9,13 +10,33 @@
 //! and padding excluded; segments have their headers each. This is what `rtnl_link_stats64` of the
 //! link partner counts.
 //!
+//! # Classes
+//! Each frame in `packets` is in one class of each of three sums, at most one of the fourth, and each
+//! segment of a GSO or GRO packet in its own:
+//! - `unicast`, `multicast`, `broadcast`: by the destination MAC.
+//! - `ipv4`, `ipv6`, `arp`, `other_ethertype`: by the EtherType behind up to two VLAN tags in the frame, and
+//!   one that the stack has beside it. Behind more tags, and with a length in place of an EtherType, it is
+//!   another.
+//! - `pkts_…_octets`: the classes of RMON's etherStats (RFC 2819). Their *octets are not our bytes*: they
+//!   include the FCS, of 4, and a frame has no fewer than 64, to which whoever sends it pads it. So a frame
+//!   of 60 bytes or less is in `pkts_64_octets`, one of 1514 in `pkts_1024_to_1518_octets`, as the switch
+//!   port at the other end has it. A VLAN tag within the frame counts there, too; one that the PF or the
+//!   switch adds behind our back does not, nor is it in our bytes.
+//! - `tcp`, `udp`, `icmp` (and ICMPv6): by the protocol that IPv4's header names, or that IPv6's headers end
+//!   with, after at most six extension headers. A fragment counts by its own IP header.
+//!
+//! `vlan_tagged` frames bear a VLAN tag, in the frame or beside it.
+//!
 //! # Limits
 //! - Sent frames are counted before the qdisc: what it or the netdev drops is counted. What a container
 //!   sends around the qdisc (`PACKET_QDISC_BYPASS`) is not; the netdev's own counters have it.
 //! - Tunnel packets merged by GRO and counted at TCX: the inner headers are counted once per merged packet,
 //!   not once per frame. XDP counts them exactly.
 //! - SCTP GSO: 12 bytes too few for each segment but the first.
-//! - Link layers other than Ethernet: bytes as the stack has them, IPoIB's pseudo header included.
+//! - Link layers other than Ethernet: bytes as the stack has them, IPoIB's pseudo header included, and 4
+//!   octets more though there is no FCS. They have no MAC as Ethernet has it: `unicast`, `multicast` and
+//!   `broadcast` stay 0.
+//! - Where the hardware takes a VLAN tag out before XDP, XDP does not see it, neither as bytes nor as a tag.
 #![no_std]
 
 /// What one endpoint received: frames that reached its netdev from the wire.
@@ -49,6 +70,62 @@ pub struct Counters {
     pub rx: Rx,
     /// Sent.
     pub tx: Tx,
+}
+
+/// The frames of one direction by class.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Detailed {
+    /// To one MAC.
+    pub unicast: u64,
+    /// To a group of MACs.
+    pub multicast: u64,
+    /// To all.
+    pub broadcast: u64,
+    /// IPv4.
+    pub ipv4: u64,
+    /// IPv6.
+    pub ipv6: u64,
+    /// ARP.
+    pub arp: u64,
+    /// None of these three.
+    pub other_ethertype: u64,
+    /// TCP.
+    pub tcp: u64,
+    /// UDP.
+    pub udp: u64,
+    /// ICMP and ICMPv6.
+    pub icmp: u64,
+    /// With a VLAN tag.
+    pub vlan_tagged: u64,
+    /// Of 64 octets, FCS and padding included.
+    pub pkts_64_octets: u64,
+    /// Of 65 to 127 octets.
+    pub pkts_65_to_127_octets: u64,
+    /// Of 128 to 255 octets.
+    pub pkts_128_to_255_octets: u64,
+    /// Of 256 to 511 octets.
+    pub pkts_256_to_511_octets: u64,
+    /// Of 512 to 1023 octets.
+    pub pkts_512_to_1023_octets: u64,
+    /// Of 1024 to 1518 octets.
+    pub pkts_1024_to_1518_octets: u64,
+    /// Of 1519 octets and more: jumbo frames, and full ones with a VLAN tag.
+    pub pkts_1519_to_max_octets: u64,
+}
+
+/// The value of the `counters` map where `counters=detailed`. Begins as [`Counters`] does.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DetailedCounters {
+    /// Received.
+    pub rx: Rx,
+    /// Sent.
+    pub tx: Tx,
+    /// What was received, by class.
+    pub rx_detailed: Detailed,
+    /// What was sent, by class; without what the spoof check dropped.
+    pub tx_detailed: Detailed,
 }
 
 /// `SPOOF_CHECK`: source MACs are not looked at (a link layer that is not Ethernet).

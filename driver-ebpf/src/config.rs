@@ -14,3 +14,7 @@ pub static SOURCE_MAC: Global<[u32; 2]> = Global::new([0; 2]);
 /// 1 where the netdev hands XDP frames in several buffers; asking for their length costs a call.
 #[unsafe(no_mangle)]
 pub static XDP_FRAGS: Global<u32> = Global::new(1);
+
+/// 1 where frames are also counted by class; the `counters` map is then the larger one.
+#[unsafe(no_mangle)]
+pub static DETAILED: Global<u32> = Global::new(0);

@@ -1,15 +1,48 @@
 //! The endpoint's map.
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
-use driver_common::Counters;
+use driver_common::{Counters, Detailed, DetailedCounters, Rx, Tx};
 
+use crate::config;
+
+// An endpoint has one map, and the loader lets it stand for both of these. `.rodata` says which it is: where
+// the other is looked at is dead code, and the verifier does not mind that the map would be too small for it.
 #[btf_map(name = "counters")]
-static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
+static BASIC: PerCpuArray<Counters, 1> = PerCpuArray::new();
+#[btf_map(name = "counters_detailed")]
+static DETAILED: PerCpuArray<DetailedCounters, 1> = PerCpuArray::new();
 
-/// This CPU's counters. Always there: the verifier wants the question asked.
+/// Whether frames are counted by class. The verifier knows the answer, and removes what it rules out.
 #[inline(always)]
-pub fn here() -> Option<&'static mut Counters> {
-    let counters = COUNTERS.get_ptr_mut(0)?;
-    // SAFETY: each CPU has its own entry, and no two programs of this object run on one CPU at a time
-    // within the same direction; Rx and Tx touch different fields.
-    Some(unsafe { &mut *counters })
+pub fn is_detailed() -> bool {
+    config::DETAILED.load() != 0
+}
+
+/// This CPU's counters of received frames, and those by class if there are any. They are always there: the
+/// verifier wants the question asked.
+#[inline(always)]
+pub fn rx() -> Option<(&'static mut Rx, Option<&'static mut Detailed>)> {
+    if is_detailed() {
+        let counters = DETAILED.get_ptr_mut(0)?;
+        // SAFETY: each CPU has its own entry, and no two programs of this object run on one CPU at a time
+        // within the same direction; Rx and Tx touch different fields.
+        Some(unsafe { (&mut (*counters).rx, Some(&mut (*counters).rx_detailed)) })
+    } else {
+        let counters = BASIC.get_ptr_mut(0)?;
+        // SAFETY: as above.
+        Some(unsafe { (&mut (*counters).rx, None) })
+    }
+}
+
+/// The same of sent frames.
+#[inline(always)]
+pub fn tx() -> Option<(&'static mut Tx, Option<&'static mut Detailed>)> {
+    if is_detailed() {
+        let counters = DETAILED.get_ptr_mut(0)?;
+        // SAFETY: as in `rx`.
+        Some(unsafe { (&mut (*counters).tx, Some(&mut (*counters).tx_detailed)) })
+    } else {
+        let counters = BASIC.get_ptr_mut(0)?;
+        // SAFETY: as in `rx`.
+        Some(unsafe { (&mut (*counters).tx, None) })
+    }
 }

@@ -7,20 +7,15 @@ use core::{mem::MaybeUninit, ptr};
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_load_bytes};
 use driver_common::SPOOF_OFF;
 
-use crate::config;
+use crate::{
+    config,
+    protocol::{DESTINATION, HOP_BY_HOP, IPV4, IPV6, QINQ, ROUTING, TCP, UDP, VLAN},
+};
 
 const ETHERTYPE_OFFSET: u32 = 12;
 const ETHERTYPE_LEN: u32 = 2;
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
-const VLAN: u16 = 0x8100;
-const QINQ: u16 = 0x88a8;
-
-const HOP_BY_HOP: u8 = 0;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ROUTING: u8 = 43;
-const DESTINATION: u8 = 60;
+/// The address that the stack puts before a frame's own four bytes (`IPOIB_HARD_LEN`).
+const IPOIB_HEADER: u32 = 24;
 
 const JUMBO_OPTION: u8 = 0xc2;
 const JUMBO_HEADER: u32 = 8;
@@ -70,17 +65,27 @@ fn read<const N: usize>(skb: &__sk_buff, offset: u32) -> [u8; N] {
     }
 }
 
+/// Where the network layer starts, and which EtherType it is, as the frame has it, if the link layer is not
+/// Ethernet: there is nothing before raw IP, and IPoIB has a header of its own.
+#[inline(always)]
+pub fn without_ethernet(skb: &__sk_buff) -> Option<(u32, u16)> {
+    if config::SPOOF_CHECK.load() != SPOOF_OFF {
+        return None;
+    }
+    let ethertype = skb.protocol as u16;
+    let [version] = read(skb, 0);
+    let start = match (version >> 4, u16::from_be(ethertype)) {
+        (4, IPV4) | (6, IPV6) => 0,
+        _ => IPOIB_HEADER,
+    };
+    Some((start, ethertype))
+}
+
 /// Where the network layer starts, and which it is.
 #[inline(always)]
 fn link(skb: &__sk_buff) -> (u32, u16) {
-    if config::SPOOF_CHECK.load() == SPOOF_OFF {
-        // Perhaps no Ethernet. A raw IP packet shows its version where Ethernet has a group bit.
-        let [version] = read(skb, 0);
-        match (version >> 4, u16::from_be(skb.protocol as u16)) {
-            (4, IPV4) => return (0, IPV4),
-            (6, IPV6) => return (0, IPV6),
-            _ => {}
-        }
+    if let Some((start, ethertype)) = without_ethernet(skb) {
+        return (start, u16::from_be(ethertype));
     }
     let mut offset = ETHERTYPE_OFFSET;
     let mut ethertype = u16::from_be_bytes(read(skb, offset));

@@ -5,9 +5,12 @@
 #![no_std]
 #![no_main]
 
+mod classes;
 mod config;
 mod counters;
+mod frame;
 mod headers;
+mod protocol;
 #[cfg(feature = "log")]
 mod report;
 mod rx;

@@ -7,19 +7,26 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 
-use crate::{config, counters, segments};
+use crate::{
+    classes, config, counters,
+    segments::{self, Frames},
+};
 
 /// Sees frames as they are on the wire, before GRO.
 #[xdp(frags)]
 pub fn passthru_rx_xdp(ctx: XdpContext) -> u32 {
-    if let Some(counters) = counters::here() {
-        counters.rx.packets += 1;
-        counters.rx.bytes += if config::XDP_FRAGS.load() == 0 {
+    if let Some((rx, classes)) = counters::rx() {
+        let bytes = if config::XDP_FRAGS.load() == 0 {
             (ctx.data_end() - ctx.data()) as u64
         } else {
             // SAFETY: the context is the one the kernel gave.
             unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) }
         };
+        rx.packets += 1;
+        rx.bytes += bytes;
+        if let Some(classes) = classes {
+            classes::count(classes, &ctx, &Frames::one(bytes), false);
+        }
     }
     XDP_PASS
 }
@@ -36,10 +43,13 @@ pub fn passthru_rx_tcx(ctx: TcContext) -> i32 {
     if unsafe { (*ctx.skb.skb).pkt_type } == LOOPED_BACK {
         return TCX_NEXT;
     }
-    if let Some(counters) = counters::here() {
+    if let Some((rx, classes)) = counters::rx() {
         let frames = segments::received(&ctx);
-        counters.rx.packets += frames.packets;
-        counters.rx.bytes += frames.bytes;
+        rx.packets += frames.packets;
+        rx.bytes += frames.bytes;
+        if let Some(classes) = classes {
+            classes::count(classes, &ctx, &frames, segments::is_tagged(&ctx));
+        }
     }
     TCX_NEXT
 }

@@ -1,7 +1,10 @@
 //! How many frames on the wire an skb stands for, and their bytes.
 use aya_ebpf::{bindings::__sk_buff, programs::TcContext};
 
-use crate::headers::{self, Headers};
+use crate::{
+    counters,
+    headers::{self, Headers},
+};
 
 /// A VLAN tag that the skb has beside the frame, for the hardware to put in or as it took it out.
 const VLAN_TAG: u64 = 4;
@@ -12,6 +15,23 @@ const BIG: u32 = 65535;
 pub struct Frames {
     pub packets: u64,
     pub bytes: u64,
+    /// Bytes of each but the last. Known only if frames are counted by class.
+    pub each: u64,
+}
+
+impl Frames {
+    /// One frame.
+    #[inline(always)]
+    pub fn one(bytes: u64) -> Self {
+        Self { packets: 1, bytes, each: bytes }
+    }
+}
+
+/// Whether there is a VLAN tag beside the frame.
+#[inline(always)]
+pub fn is_tagged(ctx: &TcContext) -> bool {
+    // SAFETY: the context is the one the kernel gave.
+    unsafe { (*ctx.skb.skb).vlan_present != 0 }
 }
 
 /// What an skb at TCX ingress was on the wire. Its `len` begins at the MAC header (`tcx_run` with
@@ -23,11 +43,12 @@ pub fn received(ctx: &TcContext) -> Frames {
     let (length, gso_size, tag) = unsafe { ((*skb).len, (*skb).gso_size, (*skb).vlan_present) };
     let tag = u64::from(tag) * VLAN_TAG;
     if gso_size == 0 {
-        return Frames { packets: 1, bytes: u64::from(length) + tag };
+        return Frames::one(u64::from(length) + tag);
     }
     // SAFETY: as above.
     let mut frames = merged(unsafe { &*skb });
     frames.bytes += frames.packets * tag;
+    frames.each += tag;
     frames
 }
 
@@ -39,17 +60,19 @@ pub fn sent(ctx: &TcContext) -> Frames {
     let (length, gso_size, tag) = unsafe { ((*skb).wire_len, (*skb).gso_size, (*skb).vlan_present) };
     let tag = u64::from(tag) * VLAN_TAG;
     if gso_size == 0 {
-        return Frames { packets: 1, bytes: u64::from(length) + tag };
+        return Frames::one(u64::from(length) + tag);
     }
     // SAFETY: as above.
     let skb = unsafe { &*skb };
     let mut frames = if skb.gso_segs != 0 && skb.len <= BIG {
         // `qdisc_pkt_len_init` has added the headers of all segments but the first.
-        Frames { packets: skb.gso_segs.into(), bytes: length.into() }
+        let packets = skb.gso_segs.into();
+        Frames { packets, bytes: length.into(), each: each_as_kernel_has_it(skb, packets) }
     } else {
         unusual(skb)
     };
     frames.bytes += frames.packets * tag;
+    frames.each += tag;
     frames
 }
 
@@ -62,7 +85,8 @@ fn merged(skb: &__sk_buff) -> Frames {
         known => known,
     };
     let length = u64::from(skb.len.wrapping_sub(headers.not_on_wire));
-    Frames { packets, bytes: length + (packets - 1) * u64::from(headers.all - headers.not_on_wire) }
+    let on_wire = u64::from(headers.all - headers.not_on_wire);
+    Frames { packets, bytes: length + (packets - 1) * on_wire, each: on_wire + u64::from(skb.gso_size) }
 }
 
 /// BIG TCP, and what came with a GSO header from user space (`SKB_GSO_DODGY`): older kernels count its
@@ -74,8 +98,22 @@ fn unusual(skb: &__sk_buff) -> Frames {
         0 => counted_by_kernel(skb, &headers),
         known => known,
     };
-    let not_on_wire = packets * u64::from(headers.not_on_wire);
-    Frames { packets, bytes: u64::from(skb.wire_len).wrapping_sub(not_on_wire) }
+    let not_on_wire = u64::from(headers.not_on_wire);
+    Frames {
+        packets,
+        bytes: u64::from(skb.wire_len).wrapping_sub(packets * not_on_wire),
+        each: each_as_kernel_has_it(skb, packets).wrapping_sub(not_on_wire),
+    }
+}
+
+/// Bytes of each segment but the last, with the headers that `wire_len` has for it.
+#[inline(always)]
+fn each_as_kernel_has_it(skb: &__sk_buff, packets: u64) -> u64 {
+    if !counters::is_detailed() || packets < 2 {
+        return 0;
+    }
+    let added = u64::from(skb.wire_len.wrapping_sub(skb.len));
+    added / (packets - 1) + u64::from(skb.gso_size)
 }
 
 /// The number of segments that makes `wire_len` what it is: UDP is cut into datagrams (`UDP_SEGMENT`) or

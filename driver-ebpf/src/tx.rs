@@ -6,26 +6,29 @@ use aya_ebpf::{
 };
 use driver_common::{SPOOF_DROP, SPOOF_OFF};
 
-use crate::{config, counters, segments};
+use crate::{classes, config, counters, segments};
 
 pub const SOURCE_MAC_OFFSET: usize = 6;
 
 /// Sees frames before they are segmented.
 #[classifier]
 pub fn passthru_tx_tcx(ctx: TcContext) -> i32 {
-    let Some(counters) = counters::here() else { return TCX_NEXT };
+    let Some((tx, classes)) = counters::tx() else { return TCX_NEXT };
     let frames = segments::sent(&ctx);
     let check = config::SPOOF_CHECK.load();
     if check != SPOOF_OFF && is_foreign(&ctx) {
-        counters.tx.spoofed += frames.packets;
+        tx.spoofed += frames.packets;
         #[cfg(feature = "log")]
         crate::report::foreign(&ctx);
         if check == SPOOF_DROP {
             return TC_ACT_SHOT as i32;
         }
     }
-    counters.tx.packets += frames.packets;
-    counters.tx.bytes += frames.bytes;
+    tx.packets += frames.packets;
+    tx.bytes += frames.bytes;
+    if let Some(classes) = classes {
+        classes::count(classes, &ctx, &frames, segments::is_tagged(&ctx));
+    }
     TCX_NEXT
 }
 

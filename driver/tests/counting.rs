@@ -12,6 +12,8 @@ mod traffic;
 
 #[path = "counting/adoption.rs"]
 mod adoption;
+#[path = "counting/classes.rs"]
+mod classes;
 #[path = "counting/exact.rs"]
 mod exact;
 #[path = "counting/hostile.rs"]

@@ -3,6 +3,7 @@ use std::{io, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 
+mod detailed;
 mod ls;
 mod serve;
 mod stats;

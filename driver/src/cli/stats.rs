@@ -7,7 +7,7 @@ use std::{
 use anyhow::bail;
 use clap::Args;
 
-use super::{Global, block_on, table};
+use super::{Global, block_on, detailed, table};
 use crate::report::{EndpointReport, Report};
 
 /// How often `--watch` looks.
@@ -24,6 +24,7 @@ is not seen.
 Examples:
   docker-passthrough stats
   docker-passthrough stats web --json
+  docker-passthrough stats web --detailed
   docker-passthrough stats --watch")]
 pub struct Stats {
     /// Only these: names or ids of containers, or ids of endpoints, shortened as you like
@@ -35,6 +36,9 @@ pub struct Stats {
     /// Exact numbers of bytes, without units
     #[arg(long)]
     bytes: bool,
+    /// After the table, each container's packets by class, where its network has counters=detailed
+    #[arg(long, conflicts_with = "json")]
+    detailed: bool,
     /// Look again every second, until Ctrl-C
     #[arg(long, short)]
     watch: bool,
@@ -67,7 +71,8 @@ impl Stats {
         }
         reports.retain(|report| self.only.is_empty() || self.only.iter().any(|wanted| is(report, wanted)));
         if !self.json {
-            return Ok(self.table(&reports));
+            let by_class = if self.detailed { detailed::tables(&reports) } else { String::new() };
+            return Ok(self.table(&reports) + &by_class);
         }
         let json =
             if self.watch { serde_json::to_string(&reports) } else { serde_json::to_string_pretty(&reports) };

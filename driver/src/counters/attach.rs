@@ -1,10 +1,11 @@
 //! Loading the programs for one endpoint, attaching them, and taking over those of a driver before us.
 use std::{
     collections::HashMap,
+    error::Error as StdError,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use aya::{Ebpf, EbpfLoader, programs::ProgramError, util::KernelVersion};
@@ -13,10 +14,11 @@ use nix::libc;
 use super::{
     Error, Hook, Plan, Result,
     kernel::{self, AttachType},
+    map::{self, Maps},
     pins::{self, PinnedLink, Pins},
     reports::Reports,
 };
-use crate::state::id::EndpointId;
+use crate::state::{id::EndpointId, model::CounterSet};
 
 /// The BPF programs, as `cargo xtask build-ebpf` made them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BPF_OBJECT"));
@@ -55,6 +57,7 @@ struct Loader {
     /// aya borrows the values of constants for as long as the loader lives. MACs are therefore never
     /// freed, and each is stored once: a machine has few netdevs.
     macs: HashMap<[u32; 2], &'static [u32; 2]>,
+    maps: Maps,
 }
 
 impl Counters {
@@ -122,7 +125,7 @@ impl Counters {
         }
         let map = kernel::map_info(pins.counters()?.as_fd())
             .map_err(|source| Error::Read { endpoint: endpoint.clone(), source })?;
-        let (pinned, ours) = (map.value_size as usize, size_of::<driver_common::Counters>());
+        let (pinned, ours) = (map.value_size as usize, map::value_size(plan.counters));
         if pinned != ours {
             return Ok(Adopted::Kept { pinned, ours });
         }
@@ -147,31 +150,44 @@ impl Counters {
         Pins::new(&self.bpffs, endpoint).remove()
     }
 
+    /// Makes the map, too, if there is none yet.
     fn load(&self, pins: &Pins, endpoint: &EndpointId, plan: &Plan) -> Result<Ebpf> {
-        let mut guard = self.loader();
-        let Loader { aya, macs } =
-            guard.get_or_insert_with(|| Loader { aya: EbpfLoader::new(), macs: HashMap::new() });
+        let failed = |source| Error::Load { endpoint: endpoint.clone(), source };
+        // Whoever panicked did so in aya; the loader sets all that a load depends on.
+        let mut guard = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
+        let Loader { aya, macs, maps } = match &mut *guard {
+            Some(loader) => loader,
+            none => none.insert(Loader::new(self.object).map_err(failed)?),
+        };
+        let path = pins.counters_path();
+        if !path.exists() {
+            maps.create(plan.counters, &path).map_err(failed)?;
+        }
         let words = plan.spoof_check.words();
         let mac: &'static [u32; 2] = macs.entry(words).or_insert_with(|| Box::leak(Box::new(words)));
-        let frags: &'static u32 = if plan.frags { &1 } else { &0 };
-        let failed = |source| Error::Load { endpoint: endpoint.clone(), source };
-        let mut ebpf = aya
-            .override_global("SPOOF_CHECK", plan.spoof_check.constant(), true)
+        aya.override_global("SPOOF_CHECK", plan.spoof_check.constant(), true)
             .override_global("SOURCE_MAC", mac, true)
-            .override_global("XDP_FRAGS", frags, true)
-            .map_pin_path("counters", pins.counters_path())
-            .load(self.object)
-            .map_err(|source| failed(source.into()))?;
+            .override_global("XDP_FRAGS", constant(plan.frags), true)
+            .override_global("DETAILED", constant(plan.counters == CounterSet::Detailed), true);
+        for name in map::IN_OBJECT {
+            aya.map_pin_path(name, path.clone());
+        }
+        let mut ebpf = aya.load(self.object).map_err(|source| failed(source.into()))?;
         if let Some(reports) = &self.reports {
             reports.follow(endpoint, &mut ebpf).map_err(failed)?;
         }
         Ok(ebpf)
     }
+}
 
-    fn loader(&self) -> MutexGuard<'_, Option<Loader>> {
-        // Whoever panicked did so in aya; the loader sets all that a load depends on.
-        self.loader.lock().unwrap_or_else(PoisonError::into_inner)
+impl Loader {
+    fn new(object: &[u8]) -> std::result::Result<Self, Box<dyn StdError + Send + Sync>> {
+        Ok(Self { aya: EbpfLoader::new(), macs: HashMap::new(), maps: Maps::of(object)? })
     }
+}
+
+fn constant(yes: bool) -> &'static u32 {
+    if yes { &1 } else { &0 }
 }
 
 fn program_name(at: AttachType) -> &'static str {
@@ -184,8 +200,7 @@ fn program_name(at: AttachType) -> &'static str {
 
 /// Only what is attached is loaded.
 fn load_program(ebpf: &mut Ebpf, endpoint: &EndpointId, at: AttachType) -> Result<OwnedFd> {
-    let failed =
-        |source: Box<dyn std::error::Error + Send + Sync>| Error::Load { endpoint: endpoint.clone(), source };
+    let failed = |source: Box<dyn StdError + Send + Sync>| Error::Load { endpoint: endpoint.clone(), source };
     let name = program_name(at);
     let program = ebpf.program_mut(name).ok_or_else(|| failed(format!("no program {name}").into()))?;
     let load = |program: &mut aya::programs::Program| -> std::result::Result<OwnedFd, ProgramError> {

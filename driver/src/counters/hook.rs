@@ -5,7 +5,7 @@ use driver_common::{SPOOF_COUNT, SPOOF_DROP, SPOOF_OFF};
 use serde::{Deserialize, Serialize};
 
 use super::kernel::AttachType;
-use crate::device::mac::Mac;
+use crate::{device::mac::Mac, state::model::CounterSet};
 
 /// Where in the kernel frames are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -88,6 +88,8 @@ pub struct Plan {
     /// Whether the netdev may hand XDP a frame in several buffers (`rx-sg` of its `xdp-features`). If
     /// unsure, true: it costs about 5 ns a frame, and false would count the first buffer only.
     pub frags: bool,
+    /// What is counted.
+    pub counters: CounterSet,
 }
 
 #[cfg(test)]

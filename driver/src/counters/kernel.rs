@@ -41,6 +41,7 @@ pub(super) enum Command {
     MapFdById = 14,
     ObjInfo = 15,
     ProgQuery = 16,
+    BtfLoad = 18,
     LinkCreate = 28,
     LinkUpdate = 29,
     LinkFdById = 30,
@@ -254,6 +255,24 @@ pub(super) fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
     let mut of = MapInfo::default();
     info(map, &mut of)?;
     Ok(of)
+}
+
+#[repr(C)]
+struct BtfLoadAttr {
+    btf: u64,
+    log: u64,
+    size: u32,
+    log_size: u32,
+    log_level: u32,
+}
+// SAFETY: BPF_BTF_LOAD; the kernel reads `size` bytes, and is given no room for a log.
+unsafe impl Attr for BtfLoadAttr {}
+
+/// Has the kernel read an object's types.
+pub(super) fn load_btf(btf: &[u8]) -> io::Result<OwnedFd> {
+    let size = u32::try_from(btf.len()).map_err(io::Error::other)?;
+    let mut attr = BtfLoadAttr { btf: address(btf.as_ptr()), log: 0, size, log_size: 0, log_level: 0 };
+    bpf_fd(Command::BtfLoad, &mut attr)
 }
 
 #[repr(C)]

@@ -8,6 +8,7 @@ use std::{error::Error as StdError, io, path::PathBuf};
 mod attach;
 mod hook;
 mod kernel;
+mod map;
 mod pins;
 mod read;
 mod reports;
@@ -16,7 +17,7 @@ mod tcx;
 pub use attach::{Adopted, Counters};
 pub use hook::{Hook, Plan, SpoofCheck};
 pub use pins::endpoints;
-pub use read::{Reading, is_attached, read};
+pub use read::{ByClass, Reading, is_attached, read};
 pub use tcx::{clear_tcx, tcx_ids};
 
 use crate::state::id::EndpointId;

@@ -1,7 +1,7 @@
 //! Reading: a few calls on what is pinned, with or without a driver that runs.
 use std::{os::fd::AsFd, path::Path};
 
-use driver_common::{Counters, Rx, Tx};
+use driver_common::{Counters, Detailed, DetailedCounters, Rx, Tx};
 use nix::libc;
 
 use super::{Error, Hook, Result, kernel, kernel::AttachType, pins::Pins, tcx};
@@ -12,12 +12,23 @@ use crate::state::id::EndpointId;
 pub struct Reading {
     /// Since the counters were attached, over all CPUs.
     pub counters: Counters,
+    /// The same frames by class, where `counters=detailed`.
+    pub detailed: Option<ByClass>,
     /// Where received frames are counted.
     pub rx_hook: Hook,
     /// Where sent frames are counted.
     pub tx_hook: Hook,
     /// The netdev's index in the namespace where it is now; 0 once it is destroyed.
     pub ifindex: u32,
+}
+
+/// Frames by class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByClass {
+    /// Received.
+    pub rx: Detailed,
+    /// Sent.
+    pub tx: Detailed,
 }
 
 /// Reads an endpoint's counters.
@@ -29,24 +40,50 @@ pub fn read(bpffs: &Path, endpoint: &EndpointId) -> Result<Reading> {
     let cpus = aya::util::nr_cpus().map_err(|(_, source)| failed(source))?;
     let words = kernel::first_entry(map.as_fd(), value_size, cpus).map_err(failed)?;
     let (rx, tx) = (pins.rx()?.at, pins.tx()?.at);
-    Ok(Reading {
-        counters: sum(&words, value_size.div_ceil(8) as usize),
-        rx_hook: rx.to.into(),
-        tx_hook: tx.to.into(),
-        ifindex: tx.ifindex,
-    })
+    let (counters, detailed) = sum(&words, value_size.div_ceil(8) as usize);
+    Ok(Reading { counters, detailed, rx_hook: rx.to.into(), tx_hook: tx.to.into(), ifindex: tx.ifindex })
 }
 
 /// Adds up the CPUs' entries of `entry` words each. Another version's may be shorter or longer: fields are
 /// only ever added at the end.
-fn sum(words: &[u64], entry: usize) -> Counters {
-    let field = |index: usize| {
+fn sum(words: &[u64], entry: usize) -> (Counters, Option<ByClass>) {
+    let mut index = 0;
+    let mut next = || {
         let cpus = words.chunks_exact(entry.max(1));
-        cpus.filter_map(|cpu| cpu.get(index)).fold(0_u64, |sum, &value| sum.wrapping_add(value))
+        let sum = cpus.filter_map(|cpu| cpu.get(index)).fold(0_u64, |sum, &value| sum.wrapping_add(value));
+        index += 1;
+        sum
     };
-    Counters {
-        rx: Rx { packets: field(0), bytes: field(1) },
-        tx: Tx { packets: field(2), bytes: field(3), spoofed: field(4) },
+    let counters = Counters {
+        rx: Rx { packets: next(), bytes: next() },
+        tx: Tx { packets: next(), bytes: next(), spoofed: next() },
+    };
+    let is_detailed = entry >= size_of::<DetailedCounters>() / size_of::<u64>();
+    let detailed = is_detailed.then(|| ByClass { rx: classes(&mut next), tx: classes(&mut next) });
+    (counters, detailed)
+}
+
+/// The words of a [`Detailed`], in its order.
+fn classes(next: &mut impl FnMut() -> u64) -> Detailed {
+    Detailed {
+        unicast: next(),
+        multicast: next(),
+        broadcast: next(),
+        ipv4: next(),
+        ipv6: next(),
+        arp: next(),
+        other_ethertype: next(),
+        tcp: next(),
+        udp: next(),
+        icmp: next(),
+        vlan_tagged: next(),
+        pkts_64_octets: next(),
+        pkts_65_to_127_octets: next(),
+        pkts_128_to_255_octets: next(),
+        pkts_256_to_511_octets: next(),
+        pkts_512_to_1023_octets: next(),
+        pkts_1024_to_1518_octets: next(),
+        pkts_1519_to_max_octets: next(),
     }
 }
 
@@ -70,18 +107,36 @@ mod tests {
 
     #[test]
     fn cpus_are_added_up() {
-        let counters = sum(&[1, 100, 2, 200, 3, 10, 1000, 20, 2000, 30], 5);
+        let (counters, detailed) = sum(&[1, 100, 2, 200, 3, 10, 1000, 20, 2000, 30], 5);
         assert_eq!(counters.rx, Rx { packets: 11, bytes: 1100 });
         assert_eq!(counters.tx, Tx { packets: 22, bytes: 2200, spoofed: 33 });
+        assert_eq!(detailed, None);
     }
 
     #[test]
     fn other_versions_entries_are_read_as_far_as_known() {
-        let shorter = sum(&[1, 2, 3, 4, 10, 20, 30, 40], 4);
+        let (shorter, _) = sum(&[1, 2, 3, 4, 10, 20, 30, 40], 4);
         assert_eq!(shorter.tx, Tx { packets: 33, bytes: 44, spoofed: 0 });
-        let longer = sum(&[1, 2, 3, 4, 5, 99, 10, 20, 30, 40, 50, 990], 6);
+        let (longer, detailed) = sum(&[1, 2, 3, 4, 5, 99, 10, 20, 30, 40, 50, 990], 6);
         assert_eq!(longer.rx, Rx { packets: 11, bytes: 22 });
         assert_eq!(longer.tx, Tx { packets: 33, bytes: 44, spoofed: 55 });
-        assert_eq!(sum(&[], 0), Counters::default());
+        assert_eq!(detailed, None);
+        assert_eq!(sum(&[], 0), (Counters::default(), None));
+    }
+
+    #[test]
+    fn detailed_entries_are_read_field_by_field() {
+        const WORDS: usize = size_of::<DetailedCounters>() / 8;
+        for entry in [WORDS, WORDS + 1] {
+            let cpu: Vec<u64> = (1..).take(entry).collect();
+            let mut expected = [0; WORDS];
+            expected.copy_from_slice(&cpu[..WORDS]);
+            // SAFETY: as long, and nothing but such words.
+            let expected: DetailedCounters = unsafe { std::mem::transmute(expected.map(|word| 2 * word)) };
+            let (counters, detailed) = sum(&[&cpu[..], &cpu].concat(), entry);
+            let ByClass { rx: rx_detailed, tx: tx_detailed } = detailed.unwrap();
+            let Counters { rx, tx } = counters;
+            assert_eq!(DetailedCounters { rx, tx, rx_detailed, tx_detailed }, expected);
+        }
     }
 }

@@ -159,6 +159,7 @@ impl Driver {
             rx_hook: rx_hook(options.rx_hook, &link, features),
             spoof_check: spoof_check(options, endpoint),
             frags: features.multi_buffer(),
+            counters: options.counters,
         };
         let endpoint_id = id.clone();
         let tcx = Plan { rx_hook: Hook::Tcx, ..plan };

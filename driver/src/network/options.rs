@@ -8,7 +8,7 @@ use crate::{
         link::MAX_NAME,
         vf::{LinkState, VlanProto},
     },
-    state::model::{Mode, NetworkOptions, RxHook, VfOptions},
+    state::model::{CounterSet, Mode, NetworkOptions, RxHook, VfOptions},
 };
 
 /// Longest alternative name of a netdev: `ALTIFNAMSIZ` less the NUL (include/uapi/linux/if.h).
@@ -53,6 +53,7 @@ pub fn parse(generic: &Map<String, Value>) -> Result<Requested, BadOption> {
             prefix: "eth".into(),
             mtu: None,
             rx_hook: RxHook::Auto,
+            counters: CounterSet::Basic,
             force: false,
             vf: VfOptions::default(),
         },
@@ -108,11 +109,13 @@ fn set(requested: &mut Requested, key: &str, text: &str) -> Result<(), BadOption
                 _ => return Err(bad("must be auto, xdp or tcx")),
             };
         }
-        "counters" => match text {
-            "basic" => {}
-            "detailed" => return Err(bad("this version counts basic only: packets, bytes and spoofed")),
-            _ => return Err(bad("must be basic or detailed")),
-        },
+        "counters" => {
+            options.counters = match text {
+                "basic" => CounterSet::Basic,
+                "detailed" => CounterSet::Detailed,
+                _ => return Err(bad("must be basic or detailed")),
+            };
+        }
         _ if vf_setting(&mut options.vf, key, text).map_err(|reason| bad(&reason))? => {
             if (key, text) != ("vlan", "0") {
                 requested.vf_settings.push((key.to_owned(), text.to_owned()));
@@ -218,6 +221,7 @@ mod tests {
         assert_eq!(requested.options.prefix, "eth");
         assert!(!requested.options.privileged && !requested.options.force);
         assert_eq!(requested.options.rx_hook, RxHook::Auto);
+        assert_eq!(requested.options.counters, CounterSet::Basic);
     }
 
     #[test]
@@ -232,6 +236,7 @@ mod tests {
             ("mtu", "9000 ", "mtu=9000 : must be 68 to 65535 bytes"),
             ("mode", "bridge", "mode=bridge: must be sriov or passthrough"),
             ("privileged", "yes", "privileged=yes: must be 0, 1, false or true"),
+            ("counters", "all", "counters=all: must be basic or detailed"),
             ("rx_hook", "generic", "rx_hook=generic: must be auto, xdp or tcx"),
             ("spoofchk", "1", "spoofchk=1: must be on or off"),
             ("link_state", "up", "link_state=up: must be auto, enable or disable"),

@@ -98,6 +98,8 @@ impl Driver {
             rx_hook: Hook::Tcx,
             spoof_check: spoof_check(options, endpoint),
             frags: true,
+            // As stored when the network was made: the endpoint's map has the size for it.
+            counters: options.counters,
         };
         let endpoint_id = id.clone();
         match self.counters(move |counters| counters.adopt(&endpoint_id, &plan)).await {

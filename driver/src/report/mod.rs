@@ -7,9 +7,11 @@ use std::{
 
 use serde::Serialize;
 
+mod detailed;
 mod hardware;
 mod pfs;
 
+pub use detailed::DetailedReport;
 pub use hardware::{VfReport, VfValues};
 pub use pfs::{PfReport, VfRow, pf};
 
@@ -91,6 +93,9 @@ pub struct RxReport {
     pub packets: u64,
     /// Bytes, without FCS.
     pub bytes: u64,
+    /// By class, where the network has `counters=detailed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detailed: Option<DetailedReport>,
 }
 
 /// Sent frames.
@@ -102,6 +107,9 @@ pub struct TxReport {
     pub bytes: u64,
     /// Frames with a source MAC that is not the endpoint's.
     pub spoofed: u64,
+    /// By class, where the network has `counters=detailed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detailed: Option<DetailedReport>,
 }
 
 impl Report {
@@ -186,10 +194,10 @@ fn counted(bpffs: &Path, id: &EndpointId) -> EndpointReport {
 
 fn rx(reading: Reading) -> RxReport {
     let driver_common::Rx { packets, bytes } = reading.counters.rx;
-    RxReport { packets, bytes }
+    RxReport { packets, bytes, detailed: reading.detailed.map(|by_class| by_class.rx.into()) }
 }
 
 fn tx(reading: Reading) -> TxReport {
     let driver_common::Tx { packets, bytes, spoofed } = reading.counters.tx;
-    TxReport { packets, bytes, spoofed }
+    TxReport { packets, bytes, spoofed, detailed: reading.detailed.map(|by_class| by_class.tx.into()) }
 }

@@ -136,6 +136,17 @@ pub enum RxHook {
     Tcx,
 }
 
+/// What is counted of an endpoint's frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CounterSet {
+    /// Packets, bytes and spoofed.
+    #[default]
+    Basic,
+    /// These, and packets by class.
+    Detailed,
+}
+
 /// The options of a network, checked; DESIGN's table says what each means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkOptions {
@@ -153,6 +164,9 @@ pub struct NetworkOptions {
     /// Hook for Rx.
     #[serde(default)]
     pub rx_hook: RxHook,
+    /// What is counted.
+    #[serde(default)]
+    pub counters: CounterSet,
     /// Whether a netdevice is taken that carries the host's routes or addresses.
     #[serde(default)]
     pub force: bool,

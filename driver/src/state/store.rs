@@ -168,7 +168,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::state::model::{Mode, Network, NetworkOptions, RxHook, VfOptions};
+    use crate::state::model::{CounterSet, Mode, Network, NetworkOptions, RxHook, VfOptions};
 
     fn network() -> Network {
         let options = NetworkOptions {
@@ -177,6 +177,7 @@ mod tests {
             prefix: "net".into(),
             mtu: Some(9000),
             rx_hook: RxHook::Auto,
+            counters: CounterSet::Basic,
             force: false,
             vf: VfOptions::default(),
         };

@@ -1,7 +1,10 @@
 //! Rx and Tx are exact to the frame and the byte.
 use std::io::Write;
 
-use docker_passthrough::counters::{self, Counters, Hook, Plan, SpoofCheck};
+use docker_passthrough::{
+    counters::{self, Counters, Hook, Plan, SpoofCheck},
+    state::model::CounterSet,
+};
 
 use super::{
     lab::{Bpffs, DUT, DUT_MAC, FAR, Frames, Lab, Netns, Setup},
@@ -177,7 +180,13 @@ fn gso_received_from_a_virtual_machine() {
     counters.prepare().unwrap();
     let endpoint = "endpoint".parse().unwrap();
     let ifindex = netns.ifindex("tap0");
-    let plan = Plan { ifindex, rx_hook: Hook::Tcx, spoof_check: SpoofCheck::Count(DUT_MAC), frags: true };
+    let plan = Plan {
+        ifindex,
+        rx_hook: Hook::Tcx,
+        spoof_check: SpoofCheck::Count(DUT_MAC),
+        frags: true,
+        counters: CounterSet::Basic,
+    };
     netns.within(|| counters.attach(&endpoint, &plan)).unwrap();
     netns.ip("link set tap0 up");
     let mut expected = Frames::default();

@@ -9,17 +9,18 @@ use std::{
 };
 
 use docker_passthrough::{
-    counters::{self, Counters, Hook, Plan, Reading, SpoofCheck},
+    counters::{self, ByClass, Counters, Hook, Plan, Reading, SpoofCheck},
     device::mac::Mac,
-    state::id::EndpointId,
+    state::{id::EndpointId, model::CounterSet},
 };
+use driver_common::Detailed;
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, setns},
 };
 use serde_json::Value;
 
-use super::traffic::{ETHTOOL_SGRO, ETHTOOL_STXCSUM, ethtool};
+use super::traffic::{ETHTOOL_SGRO, ETHTOOL_STXCSUM, From, ethtool};
 
 pub const DUT: &str = "dut0";
 pub const FAR: &str = "far0";
@@ -170,6 +171,7 @@ pub struct Setup {
     pub spoof_check: SpoofCheck,
     pub mtu: u32,
     pub ipv6: bool,
+    pub counters: CounterSet,
     /// Whether received frames are merged.
     pub gro: bool,
     /// Whether packets are handed to the other end unsegmented. If not, the netdevs' own counters count what
@@ -184,6 +186,7 @@ impl Default for Setup {
             spoof_check: SpoofCheck::Drop(DUT_MAC),
             mtu: 1500,
             ipv6: false,
+            counters: CounterSet::Basic,
             gro: false,
             offloads: true,
         }
@@ -204,7 +207,7 @@ pub struct Lab {
 
 impl Lab {
     pub fn new(setup: Setup) -> Self {
-        let Setup { rx_hook, spoof_check, mtu, ipv6, gro, offloads } = setup;
+        let Setup { rx_hook, spoof_check, mtu, ipv6, counters: counted, gro, offloads } = setup;
         let host = Netns::new("host", ipv6);
         let container = Netns::new("container", ipv6);
         let far = Netns::new("far", ipv6);
@@ -217,7 +220,7 @@ impl Lab {
         let counters = Counters::new(bpffs.path());
         counters.prepare().unwrap();
         let endpoint: EndpointId = unique("endpoint").parse().unwrap();
-        let plan = Plan { ifindex: host.ifindex(DUT), rx_hook, spoof_check, frags: true };
+        let plan = Plan { ifindex: host.ifindex(DUT), rx_hook, spoof_check, frags: true, counters: counted };
         host.within(|| counters.attach(&endpoint, &plan)).unwrap();
         host.ip(&format!("link set {DUT} netns {}", container.0));
         let lab = Self { container, far, host, counters, endpoint, plan, bpffs, gro };
@@ -273,6 +276,30 @@ impl Lab {
     pub fn tx(&self) -> Frames {
         let tx = self.read().counters.tx;
         Frames { packets: tx.packets, bytes: tx.bytes }
+    }
+
+    /// What went one way, by class: counted at this end.
+    pub fn classes(&self, from: From) -> Detailed {
+        let ByClass { rx, tx } = self.read().detailed.expect("counters=detailed");
+        match from {
+            From::Container => tx,
+            From::Far => rx,
+        }
+    }
+
+    /// Counts the far end's netdev as well, by class and without a merge of what it receives. Its counters end
+    /// with the lab.
+    pub fn count_far_end(&self) -> EndpointId {
+        let endpoint: EndpointId = unique("far").parse().unwrap();
+        let plan = Plan {
+            ifindex: self.far.ifindex(FAR),
+            rx_hook: Hook::Tcx,
+            spoof_check: SpoofCheck::Count(FAR_MAC),
+            counters: CounterSet::Detailed,
+            ..self.plan
+        };
+        self.far.within(|| self.counters.attach(&endpoint, &plan)).unwrap();
+        endpoint
     }
 
     pub fn spoofed(&self) -> u64 {

@@ -1,7 +1,10 @@
 //! Attaching, what is left after it failed, and what is left after detaching.
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, slice, thread};
 
-use docker_passthrough::counters::{self, Counters, Error, Hook, Plan, SpoofCheck};
+use docker_passthrough::{
+    counters::{self, Counters, Error, Hook, Plan, SpoofCheck},
+    state::model::CounterSet,
+};
 use nix::{
     mount::{MntFlags, MsFlags, mount, umount2},
     sched::{CloneFlags, unshare},
@@ -109,6 +112,7 @@ fn xdp_without_a_driver_for_it_fails_without_remains() {
         rx_hook: Hook::Xdp,
         spoof_check: SpoofCheck::Drop(DUT_MAC),
         frags: true,
+        counters: CounterSet::Basic,
     };
     let error = netns.within(|| counters.attach(&endpoint, &plan)).unwrap_err();
     assert!(matches!(error, Error::NativeXdp { .. }), "{error}");

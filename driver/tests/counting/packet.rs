@@ -29,14 +29,21 @@ pub enum Gso {
 pub struct Packets {
     socket: OwnedFd,
     ifindex: u32,
+    protocol: u16,
 }
 
 impl Lab {
     pub fn packets(&self, from: From) -> Packets {
-        let (netns, name) = match from {
-            From::Container => (&self.container, DUT),
-            From::Far => (&self.far, FAR),
-        };
+        match from {
+            From::Container => Packets::on(&self.container, DUT),
+            From::Far => Packets::on(&self.far, FAR),
+        }
+    }
+}
+
+impl Packets {
+    /// Sends through a netdev, which puts nothing before what is sent.
+    pub fn on(netns: &Netns, name: &str) -> Self {
         let ifindex = netns.ifindex(name);
         let socket = netns.within(|| {
             // SAFETY: no pointers.
@@ -45,11 +52,14 @@ impl Lab {
             // SAFETY: just opened.
             unsafe { OwnedFd::from_raw_fd(fd) }
         });
-        Packets { socket, ifindex }
+        Self { socket, ifindex, protocol: 0 }
     }
-}
 
-impl Packets {
+    /// Says what EtherType it is, where the kernel can't tell by the frame.
+    pub fn with_ethertype(self, ethertype: u16) -> Self {
+        Self { protocol: ethertype.to_be(), ..self }
+    }
+
     /// Around the qdisc, and so around TCX.
     pub fn bypassing(self) -> Self {
         setsockopt(self.socket.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1);
@@ -66,6 +76,7 @@ impl Packets {
         // SAFETY: all zero is a valid sockaddr_ll.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         address.sll_family = u16::try_from(libc::AF_PACKET).unwrap();
+        address.sll_protocol = self.protocol;
         address.sll_ifindex = i32::try_from(self.ifindex).unwrap();
         // SAFETY: frame and address live as long as the call, and their sizes are right.
         let sent = unsafe {
@@ -86,15 +97,28 @@ impl Packets {
     }
 }
 
+const IFF_TUN: u16 = 0x0001;
+const IFF_TAP: u16 = 0x0002;
+const IFF_NO_PI: u16 = 0x1000;
+const IFF_VNET_HDR: u16 = 0x4000;
+
 /// A tap device, as a virtual machine's netdev: what is written comes in on it, after a virtio header.
 pub fn tap(netns: &Netns, name: &str) -> File {
+    tuntap(netns, name, IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
+}
+
+/// A netdev whose frames are raw IP packets.
+pub fn tun(netns: &Netns, name: &str) -> File {
+    tuntap(netns, name, IFF_TUN | IFF_NO_PI)
+}
+
+fn tuntap(netns: &Netns, name: &str, flags: u16) -> File {
     const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
-    const IFF_TAP_NO_PI_VNET_HDR: u16 = 0x0002 | 0x1000 | 0x4000;
     netns.within(|| {
         let tap = File::options().read(true).write(true).open("/dev/net/tun").unwrap();
         let mut request = [0_u8; 40];
         request[..name.len()].copy_from_slice(name.as_bytes());
-        request[16..18].copy_from_slice(&IFF_TAP_NO_PI_VNET_HDR.to_ne_bytes());
+        request[16..18].copy_from_slice(&flags.to_ne_bytes());
         // SAFETY: as long as struct ifreq, and laid out so.
         let result = unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETIFF, request.as_mut_ptr()) };
         assert_eq!(result, 0, "TUNSETIFF: {}", io::Error::last_os_error());

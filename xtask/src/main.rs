@@ -14,6 +14,7 @@ mod demo;
 mod engine;
 mod interrupt;
 mod linker;
+mod matrix;
 mod packages;
 mod process;
 mod step;

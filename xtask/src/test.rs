@@ -13,7 +13,7 @@ use crate::packages::{self, Need};
 use crate::process::{self, Ended};
 use crate::step::{note, say, show};
 use crate::vm::{self, Guest};
-use crate::{bpf, busybox, engine, interrupt, must_be_root, workspace};
+use crate::{bpf, busybox, engine, interrupt, matrix, must_be_root, workspace};
 
 const BUILDING: Duration = Duration::from_mins(20);
 const RUNNING: Duration = Duration::from_mins(15);
@@ -26,6 +26,9 @@ pub struct Options {
     /// Which to run [default: all]
     #[arg(value_enum)]
     suites: Vec<Suite>,
+    /// Of the suite engine: only with engines whose version, or Debian release, begins with this
+    #[arg(long, value_name = "VERSION|RELEASE")]
+    engine: Vec<String>,
     /// A suite that can't run here is a failure, as it always is where CI is set
     #[arg(long)]
     strict: bool,
@@ -43,7 +46,7 @@ enum Suite {
     Protocol,
     /// The counters against generators' own figures
     Counting,
-    /// The real binary under a real engine
+    /// The real binary under real engines, the installed one and those of other Debian releases
     Engine,
     /// The real binary, a real engine and SR-IOV VFs, in a guest
     Sriov,
@@ -92,13 +95,41 @@ pub fn run(options: &Options) -> Result<()> {
     let mut outcomes = Vec::new();
     for suite in suites {
         let outcome = match (&guest, suite) {
+            (_, Suite::Engine) => {
+                outcomes.extend(under_engines(options)?);
+                continue;
+            }
             (Some(Err(reason)), Suite::Sriov) => Outcome::Skipped(reason.clone()),
             (Some(Ok(guest)), Suite::Sriov) => in_guest(guest, &options.arguments)?,
             _ => here(suite, &options.arguments)?,
         };
-        outcomes.push((suite, outcome));
+        outcomes.push((suite.to_string(), outcome));
     }
     conclude(&outcomes, strict)
+}
+
+/// The suite engine, under one after the other.
+fn under_engines(options: &Options) -> Result<Vec<(String, Outcome)>> {
+    let mut outcomes = Vec::new();
+    for (name, engine) in matrix::engines(&options.engine)? {
+        let suite = format!("{} {name}", Suite::Engine);
+        let outcome = match engine {
+            Ok(engine) => {
+                let mut test = cargo_test(&[Suite::Engine]);
+                engine.choose(&mut test);
+                test.arg("--").args(&options.arguments);
+                let what = format!("Running the tests: engine {}", engine.about());
+                judge(process::show(&what, &mut test, RUNNING))?
+            }
+            Err(error) => {
+                say(&format!("NO ENGINE {name} CAN BE HAD HERE: the suite engine will not run under it"));
+                show(&error);
+                Outcome::Skipped(first_line(&error))
+            }
+        };
+        outcomes.push((suite, outcome));
+    }
+    Ok(outcomes)
 }
 
 fn needs(suites: &[Suite]) -> Vec<Need> {
@@ -202,23 +233,23 @@ fn first_line(error: &anyhow::Error) -> String {
 }
 
 /// What a suite came to, a line each, and then all of them together.
-fn conclude(outcomes: &[(Suite, Outcome)], strict: bool) -> Result<()> {
+fn conclude(outcomes: &[(String, Outcome)], strict: bool) -> Result<()> {
     say("The tests");
     let mut all = Tally::default();
     let (mut skipped, mut bad) = (Vec::new(), Vec::new());
     for (suite, outcome) in outcomes {
-        note(&format!("{:9} {outcome}", suite.to_string()));
+        note(&format!("{suite:12} {outcome}"));
         match outcome {
             Outcome::Ran(tally) => {
                 all.passed += tally.passed;
                 all.failed += tally.failed;
                 all.ignored += tally.ignored;
                 if tally.failed > 0 {
-                    bad.push(suite.to_string());
+                    bad.push(suite.clone());
                 }
             }
-            Outcome::Skipped(_) => skipped.push(suite.to_string()),
-            Outcome::Broken(_) => bad.push(suite.to_string()),
+            Outcome::Skipped(_) => skipped.push(suite.clone()),
+            Outcome::Broken(_) => bad.push(suite.clone()),
         }
     }
     let ran = outcomes.len() - skipped.len();

@@ -1,6 +1,7 @@
 //! Debian packages unpacked into `target/`, where installing them would take others away.
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,8 +12,12 @@ const LIMIT: Duration = Duration::from_mins(10);
 
 /// Fetches packages and unpacks them into a folder.
 pub fn into(folder: &Path, packages: &[String]) -> Result<()> {
+    with(command("apt-get"), folder, packages)
+}
+
+/// The same with an `apt-get` that has options of its own.
+pub fn with(mut fetch: Command, folder: &Path, packages: &[String]) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
-    let mut fetch = command("apt-get");
     fetch.current_dir(folder).args(["-o", "Acquire::Retries=3", "download"]).args(packages);
     process::step(&format!("Unpacking {} into {}", packages.join(" "), folder.display()), &mut fetch, LIMIT)?;
     for file in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {

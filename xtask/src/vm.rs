@@ -91,7 +91,7 @@ fn root() -> Result<PathBuf> {
 }
 
 /// The host's release, by its code name.
-fn release() -> Result<String> {
+pub fn release() -> Result<String> {
     let about = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
     let name = about.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
     // Testing and unstable have none.
@@ -99,7 +99,7 @@ fn release() -> Result<String> {
 }
 
 /// Where this host gets its own packages.
-fn mirror(host: &str) -> Result<Option<String>> {
+pub fn mirror(host: &str) -> Result<Option<String>> {
     let mut ask = command("apt-get");
     ask.args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Component: main"]);
     let answer = process::text(ask.arg(format!("Codename: {host}")))?;

@@ -7,6 +7,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::StatusCode;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use hyperlocal::UnixConnector;
+use ipnet::IpNet;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::state::{EndpointId, NetworkId};
@@ -31,6 +32,75 @@ pub struct NetworkNames {
     pub name: String,
     /// The containers, by their endpoints.
     pub containers: BTreeMap<EndpointId, Container>,
+}
+
+/// How a network was created, as Docker remembers it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NetworkConfig {
+    /// The network's name.
+    pub name: String,
+    /// The driver's name.
+    pub driver: String,
+    /// `--internal`.
+    #[serde(default)]
+    pub internal: bool,
+    /// What was typed after `-o`.
+    #[serde(default)]
+    options: Option<BTreeMap<String, String>>,
+    #[serde(rename = "IPAM", default)]
+    ipam: Ipam,
+    #[serde(default)]
+    containers: Option<BTreeMap<String, Attached>>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Ipam {
+    #[serde(default)]
+    config: Option<Vec<Pool>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Pool {
+    #[serde(default)]
+    subnet: String,
+    #[serde(default)]
+    gateway: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Attached {
+    #[serde(default)]
+    name: String,
+    #[serde(rename = "EndpointID", default)]
+    endpoint: String,
+}
+
+impl NetworkConfig {
+    /// What was typed after `-o`.
+    pub fn options(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.options.iter().flatten().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// The gateways that were typed, or that this engine tells of, with their pools' prefix lengths.
+    pub fn gateways(&self) -> Vec<IpNet> {
+        let pools = self.ipam.config.iter().flatten();
+        let gateways = pools.filter_map(|pool| {
+            let subnet: IpNet = pool.subnet.parse().ok()?;
+            // Old engines write the prefix length after it.
+            let address = pool.gateway.split('/').next().unwrap_or_default().parse().ok()?;
+            IpNet::new(address, subnet.prefix_len()).ok()
+        });
+        gateways.collect()
+    }
+
+    /// The containers that run on it, by name.
+    pub fn users(&self) -> Vec<&str> {
+        self.containers.iter().flatten().map(|(_, attached)| attached.name.as_str()).collect()
+    }
 }
 
 /// A container, as Docker has it.
@@ -74,18 +144,16 @@ impl Docker {
             #[serde(rename = "Containers", default)]
             containers: Option<BTreeMap<String, Attached>>,
         }
-        #[derive(Deserialize)]
-        struct Attached {
-            #[serde(rename = "Name", default)]
-            name: String,
-            #[serde(rename = "EndpointID", default)]
-            endpoint: String,
-        }
         let Some(network) = self.get::<Network>(&format!("/networks/{id}")).await? else { return Ok(None) };
         let containers = network.containers.unwrap_or_default().into_iter().filter_map(|(id, attached)| {
             Some((attached.endpoint.parse().ok()?, Container { id, name: attached.name }))
         });
         Ok(Some(NetworkNames { name: network.name, containers: containers.collect() }))
+    }
+
+    /// How the network was created; none if Docker says that it has no such network.
+    pub async fn network_config(&self, id: &NetworkId) -> Result<Option<NetworkConfig>, Error> {
+        self.get(&format!("/networks/{id}")).await
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Error> {

@@ -7,13 +7,14 @@ mod engine {
     pub mod errors;
     pub mod failure;
     pub mod hostile;
+    pub mod import;
     pub mod lifecycle;
     pub mod restart;
     pub mod traffic;
 }
 
 fn main() -> std::process::ExitCode {
-    use engine::{addressing, errors, failure, hostile, lifecycle, restart, traffic};
+    use engine::{addressing, errors, failure, hostile, import, lifecycle, restart, traffic};
 
     // Those that take longest come first.
     let trials = [
@@ -24,6 +25,7 @@ fn main() -> std::process::ExitCode {
         lifecycle::trials(),
         addressing::trials(),
         errors::trials(),
+        import::trials(),
     ];
     support::machine::main(trials.into_iter().flatten().collect())
 }

@@ -4,6 +4,7 @@
 mod support;
 mod protocol {
     pub mod handover;
+    pub mod import;
     pub mod lifecycle;
     pub mod messages;
     pub mod options;
@@ -14,7 +15,7 @@ mod protocol {
 }
 
 fn main() -> std::process::ExitCode {
-    use protocol::{handover, lifecycle, messages, options, reports, rescue, restart, transport};
+    use protocol::{handover, import, lifecycle, messages, options, reports, rescue, restart, transport};
 
     let trials = [
         transport::trials(),
@@ -25,6 +26,7 @@ fn main() -> std::process::ExitCode {
         rescue::trials(),
         handover::trials(),
         restart::trials(),
+        import::trials(),
     ];
     support::machine::main(trials.into_iter().flatten().collect())
 }

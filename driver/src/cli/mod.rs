@@ -4,7 +4,9 @@ use std::{io, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 mod detailed;
+mod import;
 mod ls;
+mod original;
 mod serve;
 mod stats;
 mod table;
@@ -72,6 +74,8 @@ enum Command {
     Stats(stats::Stats),
     /// Networks, and which container has which netdev
     Ls(ls::Ls),
+    /// Take over the networks of Mellanox's docker-passthrough-plugin or docker-sriov-plugin
+    Import(import::Import),
 }
 
 /// The name becomes the name of a socket.
@@ -90,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => serve.run(&global),
         Command::Stats(stats) => stats.run(&global),
         Command::Ls(ls) => ls.run(&global),
+        Command::Import(import) => import.run(&global),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,8 @@
 //! Networks come and go.
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
+
 use super::{CreateNetwork, Driver, Error, Result, now, options, options::BadOption, options::Requested};
 use crate::{
     device::{Link, LinkRef, pci},
@@ -20,17 +22,8 @@ impl Driver {
                 && Network { options, gateways, ..known.clone() } == *known;
             return if same { Ok(()) } else { Err(Error::NetworkExists(request.network.clone())) };
         }
-        let claims = self.claims.lock().await;
-        let (mode, link) = self.hand_out(&requested).await?;
-        let mut options = requested.options;
-        // From here on it goes by its own name, also where an alternative one was typed.
-        options.netdevice.clone_from(&link.name);
-        let network =
-            Network { name: None, created: now(), mode, options, gateways, endpoints: BTreeMap::new() };
-        let (id, claimed) = (request.network.clone(), network.clone());
-        self.store.update(|state| state.networks.insert(id, claimed)).await?;
-        drop(claims);
-        if mode == Mode::Sriov
+        let (network, link) = self.claim(&request.network, requested, gateways).await?;
+        if network.mode == Mode::Sriov
             && let Err(error) = self.enable_vfs(&link, &network.options).await
         {
             self.store.update(|state| state.networks.remove(&request.network)).await?;
@@ -38,6 +31,33 @@ impl Driver {
         }
         self.ask_names(&request.network);
         Ok(())
+    }
+
+    /// What `create_network` would make of the request, as far as the hardware is not touched for it. The
+    /// network is remembered, so this is for a driver on a [rehearsal](crate::state::Store::rehearsal).
+    pub async fn rehearse_network(&self, request: &CreateNetwork) -> Result<Network> {
+        let requested = options::parse(&request.generic)?;
+        let (network, _) = self.claim(&request.network, requested, request.gateways.clone()).await?;
+        Ok(network)
+    }
+
+    /// Remembers a network, if its netdevice may be handed out.
+    async fn claim(
+        &self,
+        id: &NetworkId,
+        requested: Requested,
+        gateways: Vec<IpNet>,
+    ) -> Result<(Network, Link)> {
+        let _claims = self.claims.lock().await;
+        let (mode, link) = self.hand_out(&requested).await?;
+        let mut options = requested.options;
+        // From here on it goes by its own name, also where an alternative one was typed.
+        options.netdevice.clone_from(&link.name);
+        let network =
+            Network { name: None, created: now(), mode, options, gateways, endpoints: BTreeMap::new() };
+        let (id, claimed) = (id.clone(), network.clone());
+        self.store.update(|state| state.networks.insert(id, claimed)).await?;
+        Ok((network, link))
     }
 
     /// Forgets a network that Docker was told had failed. VFs that were made for it stay until the last

@@ -62,11 +62,12 @@ pub enum Error {
 /// The state, in memory and on disk. In memory is never what is not on disk.
 #[derive(Debug)]
 pub struct Store {
-    folder: PathBuf,
+    /// None for a rehearsal.
+    folder: Option<PathBuf>,
     current: ArcSwap<State>,
     writer: Mutex<()>,
     /// Keeps a second driver out for as long as this one lives.
-    _lock: Flock<File>,
+    _lock: Option<Flock<File>>,
 }
 
 impl Store {
@@ -91,11 +92,17 @@ impl Store {
         })?;
         let state = read(folder)?;
         Ok(Self {
-            folder: folder.to_owned(),
+            folder: Some(folder.to_owned()),
             current: ArcSwap::from_pointee(state),
             writer: Mutex::new(()),
-            _lock: lock,
+            _lock: Some(lock),
         })
+    }
+
+    /// The state in `folder` to try changes on: they are not written, and a driver may run meanwhile.
+    pub fn rehearsal(folder: &Path) -> Result<Self, Error> {
+        let current = ArcSwap::from_pointee(read(folder)?);
+        Ok(Self { folder: None, current, writer: Mutex::new(()), _lock: None })
     }
 
     /// The state as it is on disk.
@@ -114,10 +121,12 @@ impl Store {
             return Ok(answer);
         }
         let next = Arc::new(next);
-        let (folder, written) = (self.folder.clone(), Arc::clone(&next));
-        tokio::task::spawn_blocking(move || write(&folder, &written))
-            .await
-            .unwrap_or_else(|panic| Err(Error::Io { path: self.folder.clone(), source: panic.into() }))?;
+        if let Some(folder) = self.folder.clone() {
+            let (path, written) = (folder.clone(), Arc::clone(&next));
+            tokio::task::spawn_blocking(move || write(&folder, &written))
+                .await
+                .unwrap_or_else(|panic| Err(Error::Io { path, source: panic.into() }))?;
+        }
         self.current.store(next);
         Ok(answer)
     }

@@ -12,16 +12,20 @@ mod protocol {
     pub mod rescue;
     pub mod restart;
     pub mod transport;
+    pub mod tun;
 }
 
 fn main() -> std::process::ExitCode {
-    use protocol::{handover, import, lifecycle, messages, options, reports, rescue, restart, transport};
+    use protocol::{
+        handover, import, lifecycle, messages, options, reports, rescue, restart, transport, tun,
+    };
 
     let trials = [
         transport::trials(),
         messages::trials(),
         options::trials(),
         lifecycle::trials(),
+        tun::trials(),
         reports::trials(),
         rescue::trials(),
         handover::trials(),

@@ -12,6 +12,7 @@ mod sriov {
     pub mod pf;
     pub mod tenant;
 
+    pub mod bond;
     pub mod choice;
     pub mod churn;
     pub mod counters;
@@ -29,7 +30,9 @@ use libtest_mimic::Arguments;
 const REASON: &str = "needs SR-IOV: cargo xtask test runs it in a VM";
 
 fn main() -> std::process::ExitCode {
-    use sriov::{bench, choice, churn, counters, failure, lifecycle, parallel, refusals, tenants, vlans};
+    use sriov::{
+        bench, bond, choice, churn, counters, failure, lifecycle, parallel, refusals, tenants, vlans,
+    };
 
     let mut arguments = Arguments::from_args();
     // They share the hardware.
@@ -40,6 +43,7 @@ fn main() -> std::process::ExitCode {
         parallel::trials(),
         tenants::trials(),
         counters::trials(),
+        bond::trials(),
         refusals::trials(),
         churn::trials(),
         lifecycle::trials(),

@@ -34,11 +34,11 @@ fn seven_containers_and_the_eighth_is_told() {
     });
     // Who has which, by the one thing that both sides see.
     let mut holders = Vec::new();
-    for vf in 0..vfs.pf.total() {
-        let mac = row_mac(&vfs.pf.row(vf));
-        let of_mac: Vec<_> = containers.iter().filter(|one| one.look("eth0").mac == mac).collect();
-        assert_eq!(of_mac.len(), 1, "{mac}");
-        holders.push(format!("VF {vf}: container {}", of_mac[0].name));
+    let inside: Vec<_> = containers.iter().map(|one| (one.look("eth0").mac, &one.name)).collect();
+    for (vf, row) in vfs.pf.rows().iter().enumerate() {
+        let of_mac: Vec<_> = inside.iter().filter(|(mac, _)| *mac == row_mac(row)).collect();
+        assert_eq!(of_mac.len(), 1, "{row}");
+        holders.push(format!("VF {vf}: container {}", of_mac[0].1));
     }
     let holders: Vec<_> = holders.iter().map(String::as_str).collect();
     for container in &containers {
@@ -53,6 +53,7 @@ fn seven_containers_and_the_eighth_is_told() {
     let complaint = network.try_run("eighth", &[]).err().expect("there is no eighth VF");
     assert_names(&complaint, &[&[vfs.pf.name.as_str(), "all 7 VFs are in use"], &holders[..]].concat());
     // The first to go makes room for it.
+    drop(inside);
     drop(containers.remove(4));
     let eighth = network.run("eighth", &[]);
     side.ping(&address(&eighth), 1);

@@ -1,4 +1,6 @@
 //! Tenants come and go, also bad ones, and each VF is after them what it was before.
+use std::{collections::BTreeSet, sync::Mutex, thread};
+
 use crate::support::{command, driver::Driver, netns::Netns, trials};
 
 use super::{
@@ -10,9 +12,11 @@ use super::{
 trials![two_hundred_tenants, hostile_tenants];
 
 /// How many tenants there are in all.
-const TENANTS: u32 = 200;
+const TENANTS: u8 = 200;
 /// How many networks share the PF.
 const NETWORKS: u16 = 8;
+/// How many of them come and go at the same time: a day is long where all is emulated, and mostly waiting.
+const STREETS: u8 = 2;
 /// The same each time; another one is worth a try after a change.
 const SEED: u64 = 0x5eed;
 
@@ -144,7 +148,7 @@ fn misbehave(dice: &mut Dice, tenant: &Tenant) {
         }
     }
     // Up to the first that it may not.
-    let _ = command::ip_batch(Some(tenant.netns.name()), &lines);
+    let _ = command::ip_batch(Some(&tenant.netns.path()), &lines);
 }
 
 fn two_hundred_tenants() {
@@ -162,29 +166,55 @@ fn churn(vfs: &Vfs) {
     let (driver, mut dice) = (Driver::start(), Dice(SEED));
     let tariffs: Vec<_> =
         (0..NETWORKS).map(|n| Tariff::random(&mut dice, if n == 0 { 0 } else { 100 * n })).collect();
-    let networks: Vec<_> = tariffs.iter().map(|tariff| tariff.create(&driver, vfs.pf)).collect();
-    let total = usize::try_from(vfs.pf.total()).expect("a count");
-    let mut tenants: Vec<(usize, Tenant)> = Vec::new();
+    let offers: Vec<_> = tariffs.iter().map(|tariff| (tariff, tariff.create(&driver, vfs.pf))).collect();
+    let (pf, given) = (vfs.pf, &Mutex::new(BTreeSet::new()));
+    // Streets with networks of their own, side by side, and VFs enough for all of them.
+    thread::scope(|scope| {
+        let streets: Vec<_> = offers
+            .chunks(offers.len() / usize::from(STREETS))
+            .zip([4, 3])
+            .zip(0..)
+            .map(|((offers, at_once), n)| scope.spawn(move || street(pf, offers, at_once, n, given)))
+            .collect();
+        for street in streets {
+            street.join().expect("no panic in there");
+        }
+    });
+    assert!(driver.stats().is_empty());
+    for (_, network) in offers {
+        network.remove();
+    }
+    driver.finish();
+}
+
+/// Tenants come and go, no more than `at_once` at a time. No VF is given while it is in `given`.
+#[track_caller]
+fn street(pf: &Pf, offers: &[(&Tariff, Network)], at_once: usize, n: u8, given: &Mutex<BTreeSet<u32>>) {
+    let mut dice = Dice(SEED + u64::from(n));
+    let given = || given.lock().expect("no panic elsewhere");
+    let mut tenants: Vec<Tenant> = Vec::new();
     // Namespaces are taken again, for the sake of time.
     let mut spare: Vec<Netns> = Vec::new();
     let mut started = 0;
-    while started < TENANTS || !tenants.is_empty() {
-        let full = tenants.len() == total || started == TENANTS;
+    while started < TENANTS / STREETS || !tenants.is_empty() {
+        let full = tenants.len() == at_once || started == TENANTS / STREETS;
         if !full && (tenants.is_empty() || dice.chance(2)) {
-            let which = dice.index(networks.len());
-            let mac = dice.chance(3).then(|| format!("02:77:00:00:{:02x}:{:02x}", dice.below(256), started));
+            let (tariff, network) = &offers[dice.index(offers.len())];
+            let mac =
+                dice.chance(3).then(|| format!("02:77:00:{n:02x}:{:02x}:{started:02x}", dice.below(256)));
             let wish = Wish { mac: mac.unwrap_or_default(), vf: None };
-            let netns = spare.pop().unwrap_or_else(|| Netns::new(format!("churn{started}")));
-            let tenant = networks[which].attempt_in(&wish, |_| netns).expect("a VF");
-            assert!(tenants.iter().all(|(_, other)| other.vf != tenant.vf), "VF {} given twice", tenant.vf);
-            tariffs[which].assert_given(vfs.pf, &tenant);
-            tenants.push((which, tenant));
+            let netns = spare.pop().unwrap_or_else(|| Netns::new(format!("churn{n}-{started}")));
+            let tenant = network.attempt_in(&wish, |_| netns).expect("a VF");
+            assert!(given().insert(tenant.vf), "VF {} given twice", tenant.vf);
+            tariff.assert_given(pf, &tenant);
+            tenants.push(tenant);
             started += 1;
         } else {
-            let (_, tenant) = tenants.swap_remove(dice.index(tenants.len()));
+            let tenant = tenants.swap_remove(dice.index(tenants.len()));
             if dice.chance(3) {
                 misbehave(&mut dice, &tenant);
             }
+            given().remove(&tenant.vf);
             if dice.chance(8) {
                 tenant.die();
             } else {
@@ -192,9 +222,6 @@ fn churn(vfs: &Vfs) {
             }
         }
     }
-    assert!(driver.stats().is_empty());
-    networks.into_iter().for_each(Network::remove);
-    driver.finish();
 }
 
 fn hostile_tenants() {

@@ -9,7 +9,7 @@ use std::{
 
 use nix::libc;
 
-use crate::support::{driver::Driver, eventually, nic::Traffic, trials};
+use crate::support::{driver::Driver, eventually, look::Place, nic::Traffic, trials};
 
 use super::{
     bench::{Bench, Segment, bench},
@@ -61,16 +61,7 @@ impl<'a> Pair<'a> {
     /// What the VF's netdev has counted itself.
     #[track_caller]
     fn netdev(&self) -> Traffic {
-        let links: serde_json::Value =
-            serde_json::from_str(&self.tenant.netns.ip(&format!("-s -j link show dev {INSIDE}")))
-                .expect("JSON");
-        let number = |side: &str, what: &str| links[0]["stats64"][side][what].as_u64().expect("a statistic");
-        Traffic {
-            rx_packets: number("rx", "packets"),
-            rx_bytes: number("rx", "bytes"),
-            tx_packets: number("tx", "packets"),
-            tx_bytes: number("tx", "bytes"),
-        }
+        netdev_of(&self.tenant.place()).0
     }
 
     #[track_caller]
@@ -91,9 +82,24 @@ impl<'a> Pair<'a> {
     }
 }
 
+/// What a container's netdev has counted itself, and what it has not sent.
+#[track_caller]
+pub fn netdev_of(place: &Place) -> (Traffic, u64) {
+    let answer = place.run(&format!("ip -s -j link show dev {INSIDE}"));
+    let links: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+    let number = |side: &str, what: &str| links[0]["stats64"][side][what].as_u64().expect("a statistic");
+    let traffic = Traffic {
+        rx_packets: number("rx", "packets"),
+        rx_bytes: number("rx", "bytes"),
+        tx_packets: number("tx", "packets"),
+        tx_bytes: number("tx", "bytes"),
+    };
+    (traffic, number("tx", "dropped"))
+}
+
 /// Sends datagrams of these sizes, no faster than they arrive; what they are on the wire.
 #[track_caller]
-fn send(from: &UdpSocket, to: &UdpSocket, sizes: &[usize]) -> (u64, u64) {
+pub fn send(from: &UdpSocket, to: &UdpSocket, sizes: &[usize]) -> (u64, u64) {
     let payload = [0x55; 1472];
     let mut buffer = [0; 2048];
     for burst in sizes.chunks(BURST) {

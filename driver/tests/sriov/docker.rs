@@ -25,10 +25,22 @@ impl<'a> DockerNetwork<'a> {
         segment: &Segment,
         options: &[&str],
     ) -> Result<Self, String> {
+        let vlan = format!("vlan={}", segment.vlan);
+        Self::over(engine, driver, &pf.name, segment, &[&[vlan.as_str()], options].concat())
+    }
+
+    /// `docker network create -o netdevice=NETDEVICE …`, in the subnet of a segment; or the complaint.
+    pub fn over(
+        engine: &'a Engine,
+        driver: &Driver,
+        netdevice: &str,
+        segment: &Segment,
+        options: &[&str],
+    ) -> Result<Self, String> {
         let name = format!("{}-{}", driver.name, segment.host(0));
-        let (netdevice, vlan) = (format!("netdevice={}", pf.name), format!("vlan={}", segment.vlan));
+        let netdevice = format!("netdevice={netdevice}");
         let (subnet, gateway) = (segment.subnet(), segment.gateway());
-        let mut args = vec!["network", "create", "-d", &driver.name, "-o", &netdevice, "-o", &vlan];
+        let mut args = vec!["network", "create", "-d", &driver.name, "-o", &netdevice];
         args.extend(["--subnet", &subnet, "--gateway", &gateway]);
         for option in options {
             args.extend(["-o", option]);
@@ -81,5 +93,5 @@ impl Drop for DockerNetwork<'_> {
 /// The IPv4 address of a container.
 #[track_caller]
 pub fn address(container: &Container) -> String {
-    container.docker(&["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"])
+    container.of_network("IPAddress")
 }

@@ -147,6 +147,7 @@ impl Tenant<'_> {
     #[track_caller]
     fn move_in(&self) {
         let (netdev, netns) = (&self.netdev, self.netns.name());
+        let path = self.netns.path();
         hush(&self.netns.place());
         let out = [format!("link set {netdev} down"), format!("link set {netdev} netns {netns}")];
         command::ip_batch(None, &out).expect("a netdev to move");
@@ -155,7 +156,7 @@ impl Tenant<'_> {
             inside.push(format!("link set {INSIDE} address {}", self.mac));
         }
         inside.push(format!("link set {INSIDE} up"));
-        command::ip_batch(Some(netns), &inside).expect("a netdev that can go up");
+        command::ip_batch(Some(&path), &inside).expect("a netdev that can go up");
     }
 
     /// What it does after `Leave`: it puts up with every failure.
@@ -166,7 +167,7 @@ impl Tenant<'_> {
             format!("link set {INSIDE} name {netdev}"),
             format!("link set {netdev} netns 1"),
         ];
-        let _ = command::ip_batch(Some(self.netns.name()), &steps);
+        let _ = command::ip_batch(Some(&self.netns.path()), &steps);
     }
 
     /// Gives it an address in a subnet of 24 bits.

@@ -1,8 +1,10 @@
 //! A network of a private engine on a NIC, and its containers.
+use serde_json::Value;
+
 use super::{
     docker::{Engine, IMAGE},
     driver::Driver,
-    look::{Look, Place},
+    look::{Look, Place, text},
     nic::Nic,
 };
 
@@ -126,13 +128,30 @@ impl<'a> Container<'a> {
     /// Its first process, as the machine numbers it.
     #[track_caller]
     pub fn pid(&self) -> i32 {
-        self.docker(&["inspect", "-f", "{{.State.Pid}}"]).parse().expect("a pid")
+        let pid = self.inspect()["State"]["Pid"].as_i64().expect("a pid");
+        i32::try_from(pid).expect("a pid")
     }
 
     /// The id of its one endpoint.
     #[track_caller]
     pub fn endpoint(&self) -> String {
-        self.docker(&["inspect", "-f", "{{range .NetworkSettings.Networks}}{{.EndpointID}}{{end}}"])
+        self.of_network("EndpointID")
+    }
+
+    /// What the engine says of its one network's endpoint.
+    #[track_caller]
+    pub fn of_network(&self, what: &str) -> String {
+        let all = self.inspect();
+        let networks = all["NetworkSettings"]["Networks"].as_object().expect("networks");
+        assert_eq!(networks.len(), 1, "{networks:?}");
+        networks.values().map(|network| text(&network[what])).collect()
+    }
+
+    /// `docker inspect`.
+    #[track_caller]
+    fn inspect(&self) -> Value {
+        let answer = self.engine.api("GET", &format!("/containers/{}/json", self.name));
+        answer.unwrap_or_else(|complaint| panic!("{complaint}"))
     }
 
     /// The machine's programs in its network.
@@ -157,6 +176,6 @@ impl<'a> Container<'a> {
 
 impl Drop for Container<'_> {
     fn drop(&mut self) {
-        let _ = self.engine.attempt(&["rm", "-f", &self.name]);
+        let _ = self.engine.api("DELETE", &format!("/containers/{}?force=1", self.name));
     }
 }

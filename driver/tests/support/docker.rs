@@ -1,7 +1,8 @@
 //! A private engine: its data in the machine's memory, its plugin folder the machine's own.
 use std::{
     env, fs,
-    os::unix::fs::symlink,
+    io::{self, Write as _},
+    os::unix::{fs::symlink, net::UnixStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -16,7 +17,9 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{command, eventually};
+use serde_json::Value;
+
+use super::{PATIENCE, command, eventually};
 
 /// Another engine's daemon than the one that is installed; its containerd and runc beside it.
 const ENV_DOCKERD: &str = "DOCKER_PASSTHROUGH_TEST_DOCKERD";
@@ -89,7 +92,7 @@ impl Engine {
             let mut process = self.process.lock().expect("the engine's process");
             let ended = process.as_mut().and_then(|p| p.try_wait().expect("its status"));
             assert!(ended.is_none(), "the engine ended at once:\n{}", self.log());
-            self.attempt(&["version"]).map_err(|complaint| format!("{complaint}\n{}", self.log()))
+            self.api("GET", "/version").map_err(|complaint| format!("{complaint}\n{}", self.log()))
         });
     }
 
@@ -116,6 +119,25 @@ impl Engine {
     /// What a client connects to.
     pub fn host(&self) -> String {
         format!("unix://{}/docker.sock", self.folder.display())
+    }
+
+    /// What the engine itself answers, or its complaint: for what is asked often, as a client is a program
+    /// of its own each time.
+    pub fn api(&self, method: &str, path: &str) -> Result<Value, String> {
+        let exchange = || {
+            let mut stream = UnixStream::connect(self.folder.join("docker.sock"))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            // 1.0: the body comes in one piece, and ends with the connection.
+            stream.write_all(format!("{method} {path} HTTP/1.0\r\nHost: docker\r\n\r\n").as_bytes())?;
+            io::read_to_string(stream)
+        };
+        let answer = exchange().map_err(|error| format!("{method} {path}: {error}"))?;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        if head.split(' ').nth(1).is_some_and(|status| status.starts_with('2')) {
+            Ok(serde_json::from_str(body).unwrap_or_default())
+        } else {
+            Err(format!("{method} {path}: {answer}"))
+        }
     }
 
     /// The client's standard output, or its complaint.

@@ -20,12 +20,13 @@ impl Place {
     /// Runs one of the machine's programs there; `ip netns exec` would hide the BPF file system.
     pub fn attempt(&self, line: &str) -> Result<String, String> {
         let words: Vec<&str> = line.split_whitespace().collect();
-        let namespace = match self {
+        let path = match self {
             Self::Host => return command::attempt(words[0], &words[1..]),
-            Self::Named(path) => format!("--net={}", path.display()),
-            Self::Process(pid) => format!("--net=/proc/{pid}/ns/net"),
+            Self::Named(path) => path.clone(),
+            Self::Process(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
         };
-        command::attempt("nsenter", &[&[namespace.as_str()], &words[..]].concat())
+        let mut command = command::prepared_in(&path, words[0], &words[1..])?;
+        command::finish(words[0], &mut command)
     }
 
     /// The same; panics if it fails.

@@ -34,7 +34,7 @@ impl Netns {
     /// `ip` inside.
     #[track_caller]
     pub fn ip(&self, line: &str) -> String {
-        command::ip(&format!("-n {} {line}", self.name))
+        self.run(&format!("ip {line}"))
     }
 
     /// The machine's programs inside.

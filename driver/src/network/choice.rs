@@ -136,6 +136,11 @@ impl Driver {
                 Some(taker) => Some(format!("endpoint {}", taker.endpoint.short())),
                 None => self.vf_user(&state, vf, netdev(vf)).await?,
             };
+            // Such a VF could not be given back as it was.
+            let user = user.or_else(|| {
+                let unknown = !settings.contains_key(&vf.index);
+                unknown.then(|| "the PF's driver does not tell its settings".to_owned())
+            });
             users.extend(user.map(|user| (vf.index, user)));
         }
         let (name, count) = (pf.name.clone(), siblings.len());

@@ -17,7 +17,7 @@ use super::{
     bench::{Bench, Segment, bench},
     counters::{netdev_of, send},
     docker::{DockerNetwork, address},
-    frames::{mac_of, within},
+    frames::{hush, mac_of, within},
     pf::Pf,
     tenant::INSIDE,
 };
@@ -106,6 +106,7 @@ impl<'a> Pair<'a> {
     #[track_caller]
     fn new(driver: &'a Driver, container: &Container, bench: &Bench) -> Self {
         let (place, near, far) = (container.place(), address(container), container.of_network("Gateway"));
+        hush(&place);
         let bind = |address: &str| UdpSocket::bind(format!("{address}:4000")).expect("a socket");
         let inside = within(&place, || bind(&near));
         let outside = within(&bench.wire.place(), || bind(&far));
@@ -190,9 +191,9 @@ fn more(echoes: &dyn Fn() -> u64) {
     });
 }
 
-/// The active member goes down while traffic runs; nothing is counted that the netdev did not have.
+/// The active member goes down while traffic runs; what we have counted meanwhile, and what the netdev has.
 #[track_caller]
-fn fail_over(bond: &Bond, pair: &Pair) {
+fn fail_over(bond: &Bond, pair: &Pair) -> [Traffic; 2] {
     assert_eq!(bond.active(), Some(0));
     let before = pair.settled();
     pair.echoing(|echoes| {
@@ -213,9 +214,9 @@ fn fail_over(bond: &Bond, pair: &Pair) {
         tx_bytes: netdev.tx_bytes + dropped * FRAME,
         ..netdev
     };
-    assert_eq!(counted, netdev, "{dropped} dropped");
     command::ip(&format!("link set {} up", bond.members[0]));
     eventually("both members have a carrier", || bond.carriers());
+    [counted, netdev]
 }
 
 #[track_caller]
@@ -250,7 +251,8 @@ fn run(
 
 fn a_bond_fails_over_under_traffic() {
     let mac = "02:5e:00:00:00:b0";
-    run("", Some(mac), |bench, bond, driver, network, container| {
+    // No announcements at the failover: the NIC reflects broadcasts.
+    run("num_grat_arp 0", Some(mac), |bench, bond, driver, network, container| {
         let place = container.place();
         assert_eq!((container.look(INSIDE).mac.as_str(), bond.mac().as_str()), (mac, mac));
         let ls = command::finish("ls", &mut driver.command("ls")).expect("ls");
@@ -271,7 +273,8 @@ fn a_bond_fails_over_under_traffic() {
         let line = format!("{} lladdr {mac} dev {} nud permanent", address(container), bench.port);
         bench.wire.ip(&format!("neigh replace {line}"));
         let pair = Pair::new(driver, container, bench);
-        fail_over(bond, &pair);
+        let [counted, netdev] = fail_over(bond, &pair);
+        assert_eq!(counted, netdev);
         // Both ways, to the frame and the byte, as the far end has it.
         let before = pair.settled().0;
         for socket in [&pair.inside, &pair.outside] {
@@ -296,7 +299,11 @@ fn a_bond_that_changes_its_mac_fails_over() {
         assert_eq!(first, before);
         let pair = Pair::new(driver, container, bench);
         assert_eq!(pair.stats().spoofed(), 0);
-        fail_over(bond, &pair);
+        let [counted, netdev] = fail_over(bond, &pair);
+        // An own broadcast that the NIC reflects is a frame without bytes for macvlan (`len` in
+        // `macvlan_handle_frame`, drivers/net/macvlan.c), and the container announces its new MAC.
+        assert!(counted.rx_bytes >= netdev.rx_bytes, "{counted:?}, {netdev:?}");
+        assert_eq!(Traffic { rx_bytes: netdev.rx_bytes, ..counted }, netdev);
         let second = container.look(INSIDE).mac;
         assert_ne!(first, second);
         let spoofed = pair.stats().spoofed();

@@ -81,28 +81,29 @@ fn engine_killed_under_running_containers() {
     vfs.assert_as_before();
 }
 
-/// Containers that end with nobody telling the driver: those of one network give way to another's, too.
+/// Containers that end with nobody telling the driver: they give way to whoever needs their VFs, also of
+/// another network, and if it must be that very one.
 fn containers_that_vanished_give_way() {
     let bench = bench();
-    let vfs = bench.with_vfs();
+    let vfs = bench.without_vfs();
     let driver = Driver::start();
-    let red = Network::create(&driver, vfs.pf, &[("vlan", "100"), ("privileged", "1")]);
+    let red = Network::create(&driver, vfs.pf, &[("vlan", "100"), ("privileged", "1"), ("vfs", "3")]);
     let plain = Network::create(&driver, vfs.pf, &[]);
-    let total = vfs.pf.total();
-    let mut tenants: Vec<_> = (0..total).map(|_| red.start(&Wish::default())).collect();
-    let alive = tenants.remove(0);
-    tenants.into_iter().for_each(drop);
-    eventually("the VFs are home", || {
-        let away: Vec<_> = (1..total).filter(|&vf| vfs.pf.netdev(vf).is_none()).collect();
-        if away.is_empty() { Ok(()) } else { Err(format!("{away:?}")) }
-    });
-    let chosen = plain.start(&Wish::vf(3));
-    let any = plain.start(&Wish::default());
-    let same = red.start(&Wish::default());
-    assert!(any.vf != 0 && same.vf != 0, "the living one's VF was given away");
-    assert_eq!(alive.look().name, "eth0");
-    for tenant in [alive, chosen, any, same] {
-        tenant.stop();
+    vfs.pf.await_netdevs();
+    for (network, wish) in [(&plain, Wish::default()), (&plain, Wish::vf(2)), (&red, Wish::vf(1))] {
+        let mut tenants: Vec<_> = (0..3).map(|_| red.start(&Wish::default())).collect();
+        let alive = tenants.remove(0);
+        tenants.into_iter().for_each(drop);
+        vfs.pf.await_netdevs_but(alive.vf);
+        assert_eq!(driver.stats().len(), 3, "the driver knows already");
+        let next = network.start(&wish);
+        assert_eq!(next.vf, wish.vf.unwrap_or(1), "{wish:?}");
+        let row = vfs.pf.row(next.vf);
+        assert_eq!(row["trust"], std::ptr::eq(network, &raw const red), "{row}");
+        assert_names(&network.refuses(&Wish::vf(alive.vf)), &["VF 0", "in use by"]);
+        assert_eq!(alive.look().name, "eth0");
+        next.stop();
+        alive.stop();
     }
     red.remove();
     plain.remove();

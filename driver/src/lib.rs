@@ -6,6 +6,7 @@ pub mod cli;
 pub mod counters;
 pub mod device;
 pub mod docker;
+pub mod http;
 pub mod network;
 pub mod plugin;
 pub mod report;

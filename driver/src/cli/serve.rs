@@ -16,12 +16,9 @@ use super::Global;
 use crate::{
     counters::Counters,
     docker::Docker,
+    http::listener::{self, Listener},
     network::Driver,
-    plugin::{
-        listener::{self, Listener},
-        routes::Calls,
-        server,
-    },
+    plugin::{routes::Calls, server},
     state::{NetworkId, Store},
 };
 
@@ -158,15 +155,21 @@ async fn keep_true(driver: Arc<Driver>, docker: Docker) {
         if let Err(error) = pass.await {
             tracing::error!(%error, "comparing what is remembered with what is");
         }
-        forget_removed(&driver, &docker, &mut unknown).await;
+        compare_networks(&driver, &docker, &mut unknown).await;
     }
 }
 
-/// Forgets the networks that Docker says it does not have, in `unknown` how often in a row.
-async fn forget_removed(driver: &Driver, docker: &Docker, unknown: &mut BTreeMap<NetworkId, u32>) {
+/// Remembers containers that were renamed, and forgets the networks that Docker says it does not have, in
+/// `unknown` how often in a row.
+async fn compare_networks(driver: &Driver, docker: &Docker, unknown: &mut BTreeMap<NetworkId, u32>) {
     for id in driver.state().networks.keys() {
         match docker.network(id).await {
-            Ok(Some(_)) => _ = unknown.remove(id),
+            Ok(Some(names)) => {
+                unknown.remove(id);
+                if let Err(error) = driver.remember_names(id, names).await {
+                    tracing::warn!(network = id.short(), %error, "remembering names");
+                }
+            }
             Ok(None) => {
                 let times = unknown.entry(id.clone()).or_default();
                 *times += 1;
@@ -190,17 +193,13 @@ async fn keep_names(driver: Arc<Driver>, docker: Docker, mut renamed: mpsc::Rece
             for pause in NAMES_AFTER {
                 tokio::time::sleep(pause).await;
                 match docker.network(&network).await {
-                    Ok(Some(names)) => {
-                        let containers =
-                            names.containers.into_iter().map(|(id, container)| (id, container.name));
-                        match driver.remember_names(&network, names.name, containers).await {
-                            Ok(true) => return,
-                            Ok(false) => {}
-                            Err(error) => {
-                                tracing::warn!(network = network.short(), %error, "remembering names");
-                            }
+                    Ok(Some(names)) => match driver.remember_names(&network, names).await {
+                        Ok(true) => return,
+                        Ok(false) => {}
+                        Err(error) => {
+                            tracing::warn!(network = network.short(), %error, "remembering names");
                         }
-                    }
+                    },
                     Ok(None) => {}
                     Err(error) => tracing::debug!(network = network.short(), %error, "no names"),
                 }

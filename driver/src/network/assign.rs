@@ -103,6 +103,7 @@ impl Driver {
             sandbox: None,
             joined: None,
             container: None,
+            container_id: None,
             vf,
             lower,
             unmarked: false,

@@ -285,6 +285,9 @@ pub struct Endpoint {
     /// The container's name when Docker was last asked.
     #[serde(default)]
     pub container: Option<String>,
+    /// The container's id when Docker was last asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
     /// The VF that it is, in sriov mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vf: Option<VfGrant>,

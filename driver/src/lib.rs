@@ -7,6 +7,7 @@ pub mod counters;
 pub mod device;
 pub mod docker;
 pub mod http;
+pub mod metrics;
 pub mod network;
 pub mod plugin;
 pub mod report;

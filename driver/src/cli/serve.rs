@@ -10,13 +10,16 @@ use tokio::{
     time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
-use super::Global;
+use super::{
+    Global,
+    logging::{self, LogFormat},
+};
 use crate::{
     counters::Counters,
     docker::Docker,
     http::listener::{self, Listener},
+    metrics::{self, Recorder},
     network::Driver,
     plugin::{routes::Calls, server},
     state::{NetworkId, Store},
@@ -47,17 +50,14 @@ pub struct Serve {
     /// and CPU. An endpoint then takes 128 KiB more, and containers that run already report too
     #[arg(long, env = "DOCKER_PASSTHROUGH_BPF_LOG", value_parser = BoolishValueParser::new())]
     bpf_log: bool,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
+    /// Serve metrics at /metrics there, for Prometheus: HOST:PORT, or unix: and the path of a socket
+    #[arg(long, env = "DOCKER_PASSTHROUGH_METRICS", value_name = "ADDR")]
+    metrics: Option<metrics::Address>,
 }
 
 impl Serve {
     pub fn run(self, global: &Global) -> anyhow::Result<()> {
-        self.log();
+        logging::start(self.log_format);
         more_descriptors();
         let socket = self.socket.unwrap_or_else(|| PathBuf::from(format!("{PLUGINS}/{}.sock", global.name)));
         let docker = Docker::new(&global.docker_host)?;
@@ -66,6 +66,7 @@ impl Serve {
         let counters = if self.bpf_log { Counters::reporting(bpffs) } else { Counters::new(bpffs) };
         counters.prepare()?;
         let listener = listener::listen(&socket)?;
+        let metrics = self.metrics.map(|address| anyhow::Ok((address.listen()?, address))).transpose()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             let (renamed, names) = mpsc::channel(64);
@@ -84,6 +85,17 @@ impl Serve {
             tokio::spawn(keep_names(Arc::clone(&driver), docker.clone(), names));
             // Beside the calls: the socket answers at once.
             tokio::spawn(keep_true(Arc::clone(&driver), docker));
+            let recorder = Recorder::new(Calls::names());
+            if let Some((listening, address)) = metrics {
+                let serving =
+                    metrics::serve(listening, Arc::clone(&driver), recorder.clone(), shutdown.clone());
+                tokio::spawn(async move {
+                    tracing::info!(%address, "metrics are served");
+                    if let Err(error) = serving.await {
+                        tracing::error!(%address, %error, "serving metrics");
+                    }
+                });
+            }
             let networks = driver.state().networks.len();
             tracing::info!(
                 driver = global.name,
@@ -92,26 +104,12 @@ impl Serve {
                 "ready for Docker's calls"
             );
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-            server::serve(socket, Calls::new(driver), shutdown).await;
+            server::serve(socket, Calls::new(driver, recorder), shutdown).await;
             anyhow::Ok(())
         })?;
         runtime.shutdown_timeout(Duration::from_secs(1));
         tracing::info!("ended");
         Ok(())
-    }
-
-    fn log(&self) {
-        // Its warnings are about attributes that it does not know, one a message.
-        let filter = EnvFilter::try_from_env("DOCKER_PASSTHROUGH_LOG")
-            .unwrap_or_else(|_| EnvFilter::new("info,netlink_packet_route=error"));
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        match self.log_format {
-            LogFormat::Text => {
-                let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-                log.with_ansi(terminal).with_target(false).init();
-            }
-            LogFormat::Json => log.json().init(),
-        }
     }
 }
 

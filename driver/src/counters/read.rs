@@ -95,9 +95,7 @@ pub fn attached_here(bpffs: &Path, endpoint: &EndpointId) -> Result<Option<u32>>
         return Ok(None);
     }
     match tcx::chain(link.ifindex, AttachType::TcxEgress) {
-        Ok(chain) => {
-            Ok(chain.iter().any(|chained| chained.link == link.link_id).then_some(link.ifindex))
-        }
+        Ok(chain) => Ok(chain.iter().any(|chained| chained.link == link.link_id).then_some(link.ifindex)),
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
         Err(source) => Err(Error::Read { endpoint: endpoint.clone(), source }),
     }

@@ -148,14 +148,8 @@ mod tests {
     #[test]
     fn fields_are_where_the_kernel_has_them() {
         let words: Vec<u8> = (1_u64..=8).flat_map(u64::to_ne_bytes).collect();
-        let expected = Stats {
-            rx_packets: 1,
-            tx_packets: 2,
-            rx_bytes: 3,
-            tx_bytes: 4,
-            rx_dropped: 7,
-            tx_dropped: 8,
-        };
+        let expected =
+            Stats { rx_packets: 1, tx_packets: 2, rx_bytes: 3, tx_bytes: 4, rx_dropped: 7, tx_dropped: 8 };
         assert_eq!(Stats::read(&words), Some(expected));
         assert_eq!(Stats::read(&words[1..]), None);
     }

@@ -40,6 +40,7 @@ mod strays;
 pub mod upkeep;
 mod vf;
 
+pub use assign::spoof_check;
 use choice::Reservations;
 use locks::Locks;
 use options::BadOption;
@@ -284,12 +285,17 @@ impl Driver {
             let Some(network) = state.networks.get_mut(id) else { return true };
             network.name = Some(names.name);
             // An engine that is just starting one may not have its name yet.
-            let named = names.containers.into_iter().filter(|(_, container)| !container.name.is_empty());
-            for (endpoint, container) in named {
-                if let Some(endpoint) = network.endpoints.get_mut(&endpoint) {
-                    endpoint.container = Some(container.name);
-                    endpoint.container_id = Some(container.id);
+            for (endpoint, container) in names.containers {
+                if container.name.is_empty() {
+                    continue;
                 }
+                let Some(known) = network.endpoints.get_mut(&endpoint) else { continue };
+                if known.container.as_ref() != Some(&container.name) {
+                    let endpoint = endpoint.short();
+                    tracing::info!(network = id.short(), endpoint, container = container.name, "named");
+                }
+                known.container = Some(container.name);
+                known.container_id = Some(container.id);
             }
             network.endpoints.values().all(|endpoint| endpoint.container.is_some())
         };

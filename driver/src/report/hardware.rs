@@ -74,7 +74,11 @@ pub struct Counted {
 
 /// Reads all endpoints' counters, and goes into each container's namespace once, as long as it is not later
 /// than `until`. Blocks.
-pub fn counted(state: &State, bpffs: &Path, until: Instant) -> std::io::Result<BTreeMap<EndpointId, Counted>> {
+pub fn counted(
+    state: &State,
+    bpffs: &Path,
+    until: Instant,
+) -> std::io::Result<BTreeMap<EndpointId, Counted>> {
     let home = NetNs::current()?;
     Traveller::run(|traveller| {
         let counted = state.endpoints().map(|(.., id, endpoint)| {
@@ -110,6 +114,7 @@ fn netdev(
 }
 
 /// What PFs have counted for their VFs.
+#[derive(Default)]
 pub struct Hardware {
     pfs: Vec<(Link, BTreeMap<u32, Stats>)>,
 }

@@ -1,5 +1,11 @@
 //! What commands and metrics show: the state, the kernel's counters and Docker's names put together.
-use std::{collections::BTreeMap, io, path::Path, sync::Arc, time::{Duration, Instant}};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 
@@ -155,7 +161,10 @@ impl Report {
     /// left out where it is later than `until`.
     pub async fn endpoints(&self, bpffs: &Path, until: Instant) -> Result<Vec<EndpointReport>> {
         // Before our own, for the same reason as in `counted`.
-        let hardware = Hardware::read(&self.state).await?;
+        let hardware = match tokio::time::timeout_at(until.into(), Hardware::read(&self.state)).await {
+            Ok(hardware) => hardware?,
+            Err(_) => Hardware::default(),
+        };
         let (state, folder) = (Arc::clone(&self.state), bpffs.to_owned());
         let (mut all, orphans) = tokio::task::spawn_blocking(move || {
             let all = hardware::counted(&state, &folder, until)?;

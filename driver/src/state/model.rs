@@ -136,6 +136,16 @@ pub enum RxHook {
     Tcx,
 }
 
+impl fmt::Display for RxHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Xdp => "xdp",
+            Self::Tcx => "tcx",
+        })
+    }
+}
+
 /// What is counted of an endpoint's frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

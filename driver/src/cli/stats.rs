@@ -26,6 +26,7 @@ Examples:
   docker-passthrough stats web --json
   docker-passthrough stats web --detailed
   docker-passthrough stats --watch")]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags of the command line")]
 pub struct Stats {
     /// Only these: names or ids of containers, or ids of endpoints, shortened as you like
     #[arg(value_name = "CONTAINER|ENDPOINT")]

@@ -15,7 +15,11 @@ use super::{
     collect::{Row, Snapshot},
     labels::Labels,
 };
-use crate::{counters::SpoofCheck, device::Stats, report::VfValues};
+use crate::{
+    counters::SpoofCheck,
+    device::Stats,
+    report::{DetailedReport, VfValues},
+};
 
 /// What all names begin with.
 const PREFIX: &str = "docker_passthrough";
@@ -159,6 +163,80 @@ const COUNTERS: [Family; 18] = [
     },
 ];
 
+/// Frames by class, where `counters=detailed`: a series for each class, told apart by a label more.
+struct Classes {
+    /// Without prefix, direction and unit.
+    name: &'static str,
+    help: &'static str,
+    label: &'static str,
+    each: &'static [Class],
+}
+
+/// Its name, and how many frames are of it.
+type Class = (&'static str, fn(&DetailedReport) -> u64);
+
+const CLASSES: [Classes; 5] = [
+    Classes {
+        name: "cast",
+        help: "by what their destination MAC is.",
+        label: "cast",
+        each: &[
+            ("unicast", |counted| counted.unicast),
+            ("multicast", |counted| counted.multicast),
+            ("broadcast", |counted| counted.broadcast),
+        ],
+    },
+    Classes {
+        name: "ethertype",
+        help: "by their EtherType, behind VLAN tags.",
+        label: "ethertype",
+        each: &[
+            ("ipv4", |counted| counted.ipv4),
+            ("ipv6", |counted| counted.ipv6),
+            ("arp", |counted| counted.arp),
+            ("other", |counted| counted.other_ethertype),
+        ],
+    },
+    Classes {
+        name: "protocol",
+        help: "by the protocol over IP, where it is one of these.",
+        label: "protocol",
+        each: &[
+            ("tcp", |counted| counted.tcp),
+            ("udp", |counted| counted.udp),
+            ("icmp", |counted| counted.icmp),
+        ],
+    },
+    Classes {
+        name: "tagged",
+        help: "that bear a tag.",
+        label: "tag",
+        each: &[("vlan", |counted| counted.vlan_tagged)],
+    },
+    Classes {
+        name: "size",
+        help: "by their size in octets, FCS and padding included (etherStats, RFC 2819).",
+        label: "octets",
+        each: &[
+            ("64", |counted| counted.pkts_64_octets),
+            ("65-127", |counted| counted.pkts_65_to_127_octets),
+            ("128-255", |counted| counted.pkts_128_to_255_octets),
+            ("256-511", |counted| counted.pkts_256_to_511_octets),
+            ("512-1023", |counted| counted.pkts_512_to_1023_octets),
+            ("1024-1518", |counted| counted.pkts_1024_to_1518_octets),
+            ("1519-max", |counted| counted.pkts_1519_to_max_octets),
+        ],
+    },
+];
+
+/// A direction: its name, what is said of frames, and where its classes are.
+type Direction = (&'static str, &'static str, fn(&Row) -> Option<DetailedReport>);
+
+const DIRECTIONS: [Direction; 2] = [
+    ("receive", "Frames that the container received", |row| row.report.rx?.detailed),
+    ("transmit", "Frames that the container sent", |row| row.report.tx?.detailed),
+];
+
 /// Differences of counters that are not read at the same moment: they may shrink a little, so they are no
 /// counters.
 const GAUGES: [Family; 2] = [
@@ -238,6 +316,7 @@ impl Snapshot {
                 }
             }
         }
+        self.by_class(encoder)?;
         for Family { name, of, help, value } in &GAUGES {
             let unit = of.unit();
             let mut family = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
@@ -258,11 +337,40 @@ impl Snapshot {
                 ("mode", row.report.mode.clone()),
                 ("rx_hook", hook(row.report.rx_hook)),
                 ("tx_hook", hook(row.report.tx_hook)),
+                (
+                    "counters",
+                    row.report
+                        .rx
+                        .map(|rx| if rx.detailed.is_some() { "detailed" } else { "basic" }.to_owned()),
+                ),
                 ("spoof_check", row.spoof_check.map(|check| check.to_string())),
             ];
             let more = more.into_iter().map(|(name, value)| (name, value.unwrap_or_default()));
             let labels: Labels = row.labels.iter().cloned().chain(more).collect();
             family.encode_info(&labels)?;
+        }
+        Ok(())
+    }
+
+    fn by_class(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let unit = Of::Packets.unit();
+        for (direction, what, detailed) in DIRECTIONS {
+            for Classes { name, help, label, each } in &CLASSES {
+                let (name, help) = (format!("{direction}_{name}"), format!("{what}, {help}"));
+                let mut family = encoder.encode_descriptor(&name, &help, Some(&unit), MetricType::Counter)?;
+                for row in &self.endpoints {
+                    let Some(counted) = detailed(row) else { continue };
+                    let mut labels = row.labels.clone();
+                    for (class, value) in *each {
+                        labels.push((label, (*class).to_owned()));
+                        let value = value(&counted);
+                        family
+                            .encode_family(&labels)?
+                            .encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
+                        labels.pop();
+                    }
+                }
+            }
         }
         Ok(())
     }

@@ -45,6 +45,7 @@ pub fn network(id: &NetworkId, network: &Network) -> Labels {
         ("prefix", options.prefix.clone()),
         ("mtu", text(options.mtu)),
         ("rx_hook", options.rx_hook.to_string()),
+        ("counters", options.counters.to_string()),
         ("force", u8::from(options.force).to_string()),
         ("vlan", vlan(vf.vlan.id.to_string())),
         ("vlan_qos", vlan(vf.vlan.qos.to_string())),

@@ -172,7 +172,7 @@ impl Report {
             orphans.retain(|id| !all.contains_key(id));
             let orphans = orphans.into_iter().map(|id| {
                 let reading = counters::read(&folder, &id).ok();
-                report(id, Counted { netdev: None, reading })
+                report(id, &Counted { netdev: None, reading })
             });
             io::Result::Ok((all, orphans.collect::<Vec<_>>()))
         })
@@ -190,7 +190,7 @@ impl Report {
                 netdevice: Some(endpoint.netdevice().to_owned()),
                 mode: Some(network.mode.to_string()),
                 vf: vf.map(|grant| hardware.vf(endpoint, grant, counted.netdev.as_ref())),
-                ..report(id.clone(), counted)
+                ..report(id.clone(), &counted)
             }
         });
         Ok(remembered.chain(orphans).collect())
@@ -198,7 +198,9 @@ impl Report {
 }
 
 /// The counters alone.
-fn report(endpoint_id: EndpointId, Counted { netdev, reading }: Counted) -> EndpointReport {
+fn report(endpoint_id: EndpointId, counted: &Counted) -> EndpointReport {
+    let Counted { netdev, reading } = counted;
+    let reading = reading.as_ref();
     EndpointReport {
         endpoint_id,
         network_id: None,
@@ -212,17 +214,17 @@ fn report(endpoint_id: EndpointId, Counted { netdev, reading }: Counted) -> Endp
         tx_hook: reading.map(|reading| reading.tx_hook),
         rx: reading.map(rx),
         tx: reading.map(tx),
-        netdev,
+        netdev: *netdev,
         vf: None,
     }
 }
 
-fn rx(reading: Reading) -> RxReport {
+fn rx(reading: &Reading) -> RxReport {
     let driver_common::Rx { packets, bytes } = reading.counters.rx;
     RxReport { packets, bytes, detailed: reading.detailed.map(|by_class| by_class.rx.into()) }
 }
 
-fn tx(reading: Reading) -> TxReport {
+fn tx(reading: &Reading) -> TxReport {
     let driver_common::Tx { packets, bytes, spoofed } = reading.counters.tx;
     TxReport { packets, bytes, spoofed, detailed: reading.detailed.map(|by_class| by_class.tx.into()) }
 }

@@ -157,6 +157,15 @@ pub enum CounterSet {
     Detailed,
 }
 
+impl fmt::Display for CounterSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Basic => "basic",
+            Self::Detailed => "detailed",
+        })
+    }
+}
+
 /// The options of a network, checked; DESIGN's table says what each means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkOptions {

@@ -1,5 +1,6 @@
 //! What is scraped from a driver, against what is known otherwise.
 use std::{
+    cmp::Ordering,
     collections::BTreeSet,
     fs,
     io::{Read as _, Write as _},
@@ -26,6 +27,7 @@ use crate::support::{
 trials![
     an_endpoints_series_are_what_stats_has,
     what_goes_around_the_hooks_shows_as_bypass,
+    detailed_ones_are_by_class,
     spoofed_frames_are_counted_and_dropped,
     series_end_with_their_endpoint,
     calls_and_upkeep_are_counted,
@@ -144,6 +146,68 @@ fn what_goes_around_the_hooks_shows_as_bypass() {
     assert!((5..40).contains(&sent), "{sent}");
     container.stop();
     driver.done("DeleteNetwork", &json!({"NetworkID": network}));
+    driver.finish();
+}
+
+fn detailed_ones_are_by_class() {
+    let driver = start();
+    let (nic, basic) = (Nic::new(), Nic::new());
+    let options = json!({"netdevice": nic.name, "counters": "detailed"});
+    let networks =
+        [simulated::create_network_with(&driver, &options), simulated::create_network(&driver, &basic)];
+    let container = Container::start(&driver, &nic, &networks[0]);
+    let other = Container::start(&driver, &basic, &networks[1]);
+    nic.ping(&nic.near4(2), 9);
+    basic.ping(&basic.near4(2), 1);
+    driver.agrees_with(&nic, Traffic::default());
+    let of = [("endpoint", container.endpoint.as_str())];
+    let scrape = scraped(&driver, |scrape| {
+        let icmp = scrape.value("receive_protocol_packets_total", &[of[0], ("protocol", "icmp")]);
+        (icmp == 9).then(|| Scrape(scrape.0.clone()))
+    });
+    let json: Value =
+        driver.stats_json().into_iter().find(|of| of["netdevice"] == nic.name.as_str()).unwrap();
+    let mut series = 0;
+    for (way, side) in [("receive", "rx"), ("transmit", "tx")] {
+        let count = |family: &str, label: &str, class: &str| {
+            scrape.value(&format!("{way}_{family}_packets_total"), &[of[0], (label, class)])
+        };
+        let classes = json[side]["detailed"].as_object().unwrap();
+        for (class, value) in classes {
+            let octets = class.strip_prefix("pkts_").map(|class| class.strip_suffix("_octets").unwrap());
+            let found = match (class.as_str(), octets) {
+                (_, Some(octets)) => count("size", "octets", &octets.replace("_to_", "-")),
+                ("unicast" | "multicast" | "broadcast", _) => count("cast", "cast", class),
+                ("tcp" | "udp" | "icmp", _) => count("protocol", "protocol", class),
+                ("vlan_tagged", _) => count("tagged", "tag", "vlan"),
+                ("other_ethertype", _) => count("ethertype", "ethertype", "other"),
+                _ => count("ethertype", "ethertype", class),
+            };
+            assert_eq!(Some(found), value.as_u64(), "{side} {class}");
+            series += 1;
+        }
+        // Each frame is in one class of each kind.
+        let all = scrape.value(&format!("{way}_packets_total"), &of);
+        for family in ["cast", "ethertype", "size"] {
+            let classes = scrape.all(&format!("{way}_{family}_packets_total"), &of);
+            #[expect(clippy::cast_precision_loss, reason = "it is small")]
+            let all = all as f64;
+            assert_eq!(
+                classes.iter().map(|sample| sample.value).sum::<f64>().total_cmp(&all),
+                Ordering::Equal
+            );
+        }
+    }
+    assert_eq!(series, 36);
+    // Where they are not counted there are none.
+    let none = scrape.all("receive_size_packets_total", &[("endpoint", &other.endpoint)]);
+    assert!(none.is_empty(), "{none:?}");
+    prometheus::check_metrics(&scrape::text(&driver, "text/plain"));
+    container.stop();
+    other.stop();
+    for network in networks {
+        driver.done("DeleteNetwork", &json!({"NetworkID": network}));
+    }
     driver.finish();
 }
 

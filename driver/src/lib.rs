@@ -6,6 +6,8 @@ pub mod cli;
 pub mod counters;
 pub mod device;
 pub mod docker;
+pub mod http;
+pub mod metrics;
 pub mod network;
 pub mod plugin;
 pub mod report;

@@ -9,18 +9,20 @@ mod engine {
     pub mod hostile;
     pub mod import;
     pub mod lifecycle;
+    pub mod metrics;
     pub mod restart;
     pub mod traffic;
 }
 
 fn main() -> std::process::ExitCode {
-    use engine::{addressing, errors, failure, hostile, import, lifecycle, restart, traffic};
+    use engine::{addressing, errors, failure, hostile, import, lifecycle, metrics, restart, traffic};
 
     // Those that take longest come first.
     let trials = [
         failure::trials(),
         restart::trials(),
         hostile::trials(),
+        metrics::trials(),
         traffic::trials(),
         lifecycle::trials(),
         addressing::trials(),

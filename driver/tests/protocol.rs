@@ -6,7 +6,9 @@ mod protocol {
     pub mod handover;
     pub mod import;
     pub mod lifecycle;
+    pub mod logs;
     pub mod messages;
+    pub mod metrics;
     pub mod options;
     pub mod reports;
     pub mod rescue;
@@ -17,11 +19,14 @@ mod protocol {
 
 fn main() -> std::process::ExitCode {
     use protocol::{
-        handover, import, lifecycle, messages, options, reports, rescue, restart, transport, tun,
+        handover, import, lifecycle, logs, messages, metrics, options, reports, rescue, restart, transport,
+        tun,
     };
 
     let trials = [
         transport::trials(),
+        metrics::trials(),
+        logs::trials(),
         messages::trials(),
         options::trials(),
         lifecycle::trials(),

@@ -17,6 +17,7 @@ mod linker;
 mod matrix;
 mod packages;
 mod process;
+mod prometheus;
 mod step;
 mod test;
 mod unpack;

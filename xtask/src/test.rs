@@ -13,7 +13,7 @@ use crate::packages::{self, Need};
 use crate::process::{self, Ended};
 use crate::step::{note, say, show};
 use crate::vm::{self, Guest};
-use crate::{bpf, busybox, engine, interrupt, matrix, must_be_root, workspace};
+use crate::{bpf, busybox, engine, interrupt, matrix, must_be_root, prometheus, workspace};
 
 const BUILDING: Duration = Duration::from_mins(20);
 const RUNNING: Duration = Duration::from_mins(15);
@@ -84,6 +84,7 @@ pub fn run(options: &Options) -> Result<()> {
     packages::ensure("testing", &needs(&suites))?;
     if suites.iter().any(|suite| matches!(suite, Suite::Protocol | Suite::Engine)) {
         busybox::ensure()?;
+        prometheus::ensure()?;
     }
     let guest = suites.contains(&Suite::Sriov).then(guest).transpose()?;
     let runs = |suite: &Suite| *suite != Suite::Sriov || matches!(guest, Some(Ok(_)));

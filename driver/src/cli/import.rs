@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     counters::Counters,
-    docker::Docker,
+    docker::{Docker, NetworkNames},
     network::Driver,
     state::{self, Network, NetworkId, Store},
 };
@@ -191,7 +191,7 @@ impl Import {
             return row.end(Status::Refused, error.to_string());
         }
         // A comfort, as everywhere.
-        let _ = driver.remember_names(id, known.name, []).await;
+        let _ = driver.remember_names(id, NetworkNames { name: known.name, ..NetworkNames::default() }).await;
         if let Some(network) = driver.state().networks.get(id) {
             row.describe(network);
         }

@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand};
 
 mod detailed;
 mod import;
+mod logging;
 mod ls;
 mod original;
 mod serve;

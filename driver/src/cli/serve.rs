@@ -10,18 +10,18 @@ use tokio::{
     time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
-use super::Global;
+use super::{
+    Global,
+    logging::{self, LogFormat},
+};
 use crate::{
     counters::Counters,
     docker::Docker,
+    http::listener::{self, Listener},
+    metrics::{self, Recorder},
     network::Driver,
-    plugin::{
-        listener::{self, Listener},
-        routes::Calls,
-        server,
-    },
+    plugin::{routes::Calls, server},
     state::{NetworkId, Store},
 };
 
@@ -50,17 +50,14 @@ pub struct Serve {
     /// and CPU. An endpoint then takes 128 KiB more, and containers that run already report too
     #[arg(long, env = "DOCKER_PASSTHROUGH_BPF_LOG", value_parser = BoolishValueParser::new())]
     bpf_log: bool,
-}
-
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
+    /// Serve metrics at /metrics there, for Prometheus: HOST:PORT, or unix: and the path of a socket
+    #[arg(long, env = "DOCKER_PASSTHROUGH_METRICS", value_name = "ADDR")]
+    metrics: Option<metrics::Address>,
 }
 
 impl Serve {
     pub fn run(self, global: &Global) -> anyhow::Result<()> {
-        self.log();
+        logging::start(self.log_format);
         more_descriptors();
         let socket = self.socket.unwrap_or_else(|| PathBuf::from(format!("{PLUGINS}/{}.sock", global.name)));
         let docker = Docker::new(&global.docker_host)?;
@@ -69,6 +66,7 @@ impl Serve {
         let counters = if self.bpf_log { Counters::reporting(bpffs) } else { Counters::new(bpffs) };
         counters.prepare()?;
         let listener = listener::listen(&socket)?;
+        let metrics = self.metrics.map(|address| anyhow::Ok((address.listen()?, address))).transpose()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
             let (renamed, names) = mpsc::channel(64);
@@ -87,6 +85,17 @@ impl Serve {
             tokio::spawn(keep_names(Arc::clone(&driver), docker.clone(), names));
             // Beside the calls: the socket answers at once.
             tokio::spawn(keep_true(Arc::clone(&driver), docker));
+            let recorder = Recorder::new(Calls::names());
+            if let Some((listening, address)) = metrics {
+                let serving =
+                    metrics::serve(listening, Arc::clone(&driver), recorder.clone(), shutdown.clone());
+                tokio::spawn(async move {
+                    tracing::info!(%address, "metrics are served");
+                    if let Err(error) = serving.await {
+                        tracing::error!(%address, %error, "serving metrics");
+                    }
+                });
+            }
             let networks = driver.state().networks.len();
             tracing::info!(
                 driver = global.name,
@@ -95,26 +104,12 @@ impl Serve {
                 "ready for Docker's calls"
             );
             let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-            server::serve(socket, Calls::new(driver), shutdown).await;
+            server::serve(socket, Calls::new(driver, recorder), shutdown).await;
             anyhow::Ok(())
         })?;
         runtime.shutdown_timeout(Duration::from_secs(1));
         tracing::info!("ended");
         Ok(())
-    }
-
-    fn log(&self) {
-        // Its warnings are about attributes that it does not know, one a message.
-        let filter = EnvFilter::try_from_env("DOCKER_PASSTHROUGH_LOG")
-            .unwrap_or_else(|_| EnvFilter::new("info,netlink_packet_route=error"));
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        match self.log_format {
-            LogFormat::Text => {
-                let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-                log.with_ansi(terminal).with_target(false).init();
-            }
-            LogFormat::Json => log.json().init(),
-        }
     }
 }
 
@@ -158,15 +153,21 @@ async fn keep_true(driver: Arc<Driver>, docker: Docker) {
         if let Err(error) = pass.await {
             tracing::error!(%error, "comparing what is remembered with what is");
         }
-        forget_removed(&driver, &docker, &mut unknown).await;
+        compare_networks(&driver, &docker, &mut unknown).await;
     }
 }
 
-/// Forgets the networks that Docker says it does not have, in `unknown` how often in a row.
-async fn forget_removed(driver: &Driver, docker: &Docker, unknown: &mut BTreeMap<NetworkId, u32>) {
+/// Remembers containers that were renamed, and forgets the networks that Docker says it does not have, in
+/// `unknown` how often in a row.
+async fn compare_networks(driver: &Driver, docker: &Docker, unknown: &mut BTreeMap<NetworkId, u32>) {
     for id in driver.state().networks.keys() {
         match docker.network(id).await {
-            Ok(Some(_)) => _ = unknown.remove(id),
+            Ok(Some(names)) => {
+                unknown.remove(id);
+                if let Err(error) = driver.remember_names(id, names).await {
+                    tracing::warn!(network = id.short(), %error, "remembering names");
+                }
+            }
             Ok(None) => {
                 let times = unknown.entry(id.clone()).or_default();
                 *times += 1;
@@ -190,17 +191,13 @@ async fn keep_names(driver: Arc<Driver>, docker: Docker, mut renamed: mpsc::Rece
             for pause in NAMES_AFTER {
                 tokio::time::sleep(pause).await;
                 match docker.network(&network).await {
-                    Ok(Some(names)) => {
-                        let containers =
-                            names.containers.into_iter().map(|(id, container)| (id, container.name));
-                        match driver.remember_names(&network, names.name, containers).await {
-                            Ok(true) => return,
-                            Ok(false) => {}
-                            Err(error) => {
-                                tracing::warn!(network = network.short(), %error, "remembering names");
-                            }
+                    Ok(Some(names)) => match driver.remember_names(&network, names).await {
+                        Ok(true) => return,
+                        Ok(false) => {}
+                        Err(error) => {
+                            tracing::warn!(network = network.short(), %error, "remembering names");
                         }
-                    }
+                    },
                     Ok(None) => {}
                     Err(error) => tracing::debug!(network = network.short(), %error, "no names"),
                 }

@@ -1,14 +1,14 @@
 //! `stats`: what each container received and sent.
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::bail;
 use clap::Args;
 
 use super::{Global, block_on, detailed, table};
-use crate::report::{EndpointReport, Report};
+use crate::report::{self, EndpointReport, Report};
 
 /// How often `--watch` looks.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -26,6 +26,7 @@ Examples:
   docker-passthrough stats web --json
   docker-passthrough stats web --detailed
   docker-passthrough stats --watch")]
+#[expect(clippy::struct_excessive_bools, reason = "they are flags of the command line")]
 pub struct Stats {
     /// Only these: names or ids of containers, or ids of endpoints, shortened as you like
     #[arg(value_name = "CONTAINER|ENDPOINT")]
@@ -63,7 +64,7 @@ impl Stats {
 
     async fn look(&self, global: &Global) -> anyhow::Result<String> {
         let report = Report::new(&global.state_dir, &global.docker_host).await?;
-        let mut reports = report.endpoints(&global.bpffs).await?;
+        let mut reports = report.endpoints(&global.bpffs, Instant::now() + report::PATIENCE).await?;
         for wanted in &self.only {
             if !reports.iter().any(|report| is(report, wanted)) {
                 bail!("{wanted}: no such container or endpoint; `docker-passthrough ls` lists them");

@@ -55,6 +55,16 @@ pub enum SpoofCheck {
     Drop(Mac),
 }
 
+impl fmt::Display for SpoofCheck {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Count(_) => "count",
+            Self::Drop(_) => "drop",
+        })
+    }
+}
+
 impl SpoofCheck {
     pub(super) fn constant(self) -> &'static u32 {
         match self {

@@ -17,7 +17,7 @@ mod tcx;
 pub use attach::{Adopted, Counters};
 pub use hook::{Hook, Plan, SpoofCheck};
 pub use pins::endpoints;
-pub use read::{ByClass, Reading, is_attached, read};
+pub use read::{ByClass, Reading, attached_here, is_attached, read};
 pub use tcx::{clear_tcx, tcx_ids};
 
 use crate::state::id::EndpointId;

@@ -87,18 +87,23 @@ fn classes(next: &mut impl FnMut() -> u64) -> Detailed {
     }
 }
 
-/// Whether the netdev `ifindex` of the calling thread's network namespace is the one that this endpoint's
-/// counters are attached to. Names, aliases and MACs can be changed in a container; this can't.
-pub fn is_attached(bpffs: &Path, endpoint: &EndpointId, ifindex: u32) -> Result<bool> {
+/// The ifindex of the netdev that this endpoint's counters are attached to, if it is in the calling thread's
+/// network namespace. Names, aliases and MACs can be changed in a container; this can't.
+pub fn attached_here(bpffs: &Path, endpoint: &EndpointId) -> Result<Option<u32>> {
     let link = Pins::new(bpffs, endpoint).tx()?.at;
-    if link.ifindex != ifindex || ifindex == 0 {
-        return Ok(false);
+    if link.ifindex == 0 {
+        return Ok(None);
     }
-    match tcx::chain(ifindex, AttachType::TcxEgress) {
-        Ok(chain) => Ok(chain.iter().any(|chained| chained.link == link.link_id)),
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(false),
+    match tcx::chain(link.ifindex, AttachType::TcxEgress) {
+        Ok(chain) => Ok(chain.iter().any(|chained| chained.link == link.link_id).then_some(link.ifindex)),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
         Err(source) => Err(Error::Read { endpoint: endpoint.clone(), source }),
     }
+}
+
+/// Whether it is the netdev `ifindex` there.
+pub fn is_attached(bpffs: &Path, endpoint: &EndpointId, ifindex: u32) -> Result<bool> {
+    Ok(attached_here(bpffs, endpoint)? == Some(ifindex))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io,
+    marker::PhantomData,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
         unix::fs::MetadataExt as _,
@@ -69,6 +70,29 @@ impl NetNs {
             })?;
             thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
         })
+    }
+}
+
+/// A thread that goes from namespace to namespace, and ends as it is.
+#[derive(Debug)]
+pub struct Traveller {
+    /// Bound to its thread.
+    _thread: PhantomData<*const ()>,
+}
+
+impl Traveller {
+    /// Runs `work` on a thread of its own, at first in the calling thread's namespace.
+    pub fn run<T: Send>(work: impl FnOnce(&Self) -> T + Send) -> io::Result<T> {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("netns".into());
+            let thread = thread.spawn_scoped(scope, || work(&Self { _thread: PhantomData }))?;
+            thread.join().map_err(|_| io::Error::other("the thread between namespaces panicked"))
+        })
+    }
+
+    /// Goes there.
+    pub fn enter(&self, netns: &NetNs) -> io::Result<()> {
+        Ok(setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)?)
     }
 }
 

@@ -137,13 +137,13 @@ impl Connection {
     }
 }
 
-struct Header {
-    kind: u16,
+pub(super) struct Header {
+    pub kind: u16,
     sequence: u32,
 }
 
 /// Takes the first message off `rest`.
-fn message_at<'a>(rest: &mut &'a [u8]) -> Option<(Header, &'a [u8])> {
+pub(super) fn message_at<'a>(rest: &mut &'a [u8]) -> Option<(Header, &'a [u8])> {
     let len = u32::from_ne_bytes(*rest.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(*rest.get(4..)?.first_chunk()?);
     let sequence = u32::from_ne_bytes(*rest.get(8..)?.first_chunk()?);

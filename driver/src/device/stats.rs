@@ -1,6 +1,26 @@
 //! What a netdev or a VF has counted itself.
+use std::{io, os::fd::AsFd as _, time::Duration};
+
 use netlink_packet_route::link::{Stats64, VfStats};
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use nix::sys::{
+    socket::{setsockopt, sockopt::ReceiveTimeout},
+    time::TimeVal,
+};
 use serde::{Deserialize, Serialize};
+
+use super::raw::{attributes, message_at};
+
+/// How long the kernel may take to say what a netdev has counted.
+const ANSWER: Duration = Duration::from_secs(1);
+
+const NLM_F_REQUEST: u16 = 1;
+const RTM_NEWSTATS: u16 = 92;
+const RTM_GETSTATS: u16 = 94;
+/// `struct if_stats_msg`.
+const IF_STATS_MSG: usize = 12;
+/// An attribute and, as a bit less one, what is asked for.
+const IFLA_STATS_LINK_64: u16 = 1;
 
 /// What concerns us of a netdev's `rtnl_link_stats64`, or of a VF's IFLA_VF_STATS
 /// (include/uapi/linux/if_link.h).
@@ -21,6 +41,41 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// What a netdev of the calling thread's namespace has counted; none if there is no such. Blocks. For
+    /// many netdevs in many namespaces it costs less than an [`Rtnl`](super::Rtnl) in each, and its answer has
+    /// nothing in it that a container could choose.
+    pub fn of_here(ifindex: u32) -> io::Result<Option<Self>> {
+        let socket = Socket::new(NETLINK_ROUTE)?;
+        setsockopt(&socket.as_fd(), ReceiveTimeout, &TimeVal::new(ANSWER.as_secs().cast_signed(), 0))?;
+        socket.send(&request(ifindex), 0)?;
+        let (answer, _) = socket.recv_from_full()?;
+        let Some((header, body)) = message_at(&mut answer.as_slice()) else {
+            return Err(io::ErrorKind::InvalidData.into());
+        };
+        if header.kind != RTM_NEWSTATS {
+            let code = body.first_chunk().copied().map_or(0, i32::from_ne_bytes);
+            return match code.saturating_neg() {
+                nix::libc::ENODEV => Ok(None),
+                errno => Err(io::Error::from_raw_os_error(errno)),
+            };
+        }
+        let mut found = attributes(body.get(IF_STATS_MSG..).unwrap_or_default());
+        Ok(found.find(|(kind, _)| *kind == IFLA_STATS_LINK_64).and_then(|(_, stats)| Self::read(stats)))
+    }
+
+    /// A `struct rtnl_link_stats64` (include/uapi/linux/if_link.h).
+    fn read(stats: &[u8]) -> Option<Self> {
+        let field = |index: usize| Some(u64::from_ne_bytes(*stats.get(8 * index..)?.first_chunk()?));
+        Some(Self {
+            rx_packets: field(0)?,
+            tx_packets: field(1)?,
+            rx_bytes: field(2)?,
+            tx_bytes: field(3)?,
+            rx_dropped: field(6)?,
+            tx_dropped: field(7)?,
+        })
+    }
+
     /// What was counted since they were `before`; some drivers start from zero when a netdev goes up.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
@@ -33,6 +88,20 @@ impl Stats {
             tx_dropped: self.tx_dropped.saturating_sub(before.tx_dropped),
         }
     }
+}
+
+/// RTM_GETSTATS for one netdev.
+fn request(ifindex: u32) -> Vec<u8> {
+    let filter = 1_u32 << (IFLA_STATS_LINK_64 - 1);
+    let mut bytes = Vec::with_capacity(16 + IF_STATS_MSG);
+    bytes.extend(28_u32.to_ne_bytes());
+    bytes.extend(RTM_GETSTATS.to_ne_bytes());
+    bytes.extend(NLM_F_REQUEST.to_ne_bytes());
+    // Sequence and port; then family and padding.
+    bytes.extend([0; 12]);
+    bytes.extend(ifindex.to_ne_bytes());
+    bytes.extend(filter.to_ne_bytes());
+    bytes
 }
 
 impl From<&Stats64> for Stats {
@@ -63,5 +132,25 @@ impl<'a> FromIterator<&'a VfStats> for Stats {
             }
         }
         sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_knows_the_loopback_and_no_other() {
+        assert!(Stats::of_here(1).unwrap().is_some());
+        assert_eq!(Stats::of_here(0x7fff_fff0).unwrap(), None);
+    }
+
+    #[test]
+    fn fields_are_where_the_kernel_has_them() {
+        let words: Vec<u8> = (1_u64..=8).flat_map(u64::to_ne_bytes).collect();
+        let expected =
+            Stats { rx_packets: 1, tx_packets: 2, rx_bytes: 3, tx_bytes: 4, rx_dropped: 7, tx_dropped: 8 };
+        assert_eq!(Stats::read(&words), Some(expected));
+        assert_eq!(Stats::read(&words[1..]), None);
     }
 }

@@ -103,6 +103,7 @@ impl Driver {
             sandbox: None,
             joined: None,
             container: None,
+            container_id: None,
             vf,
             lower,
             unmarked: false,
@@ -195,7 +196,8 @@ impl Driver {
     }
 }
 
-pub(super) fn spoof_check(options: &NetworkOptions, endpoint: &Endpoint) -> SpoofCheck {
+/// What is done about foreign source MACs of an endpoint.
+pub fn spoof_check(options: &NetworkOptions, endpoint: &Endpoint) -> SpoofCheck {
     // One that changes its own address would have its honest frames dropped.
     let moves = endpoint.lower.as_ref().is_some_and(|lower| lower.moves_mac);
     match endpoint.mac {

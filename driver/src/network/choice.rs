@@ -171,7 +171,12 @@ impl Driver {
     }
 
     /// Who has the VF; none if it is free.
-    async fn vf_user(&self, state: &State, vf: &pci::Vf, netdev: Option<&Link>) -> Result<Option<String>> {
+    pub(super) async fn vf_user(
+        &self,
+        state: &State,
+        vf: &pci::Vf,
+        netdev: Option<&Link>,
+    ) -> Result<Option<String>> {
         if let Some((_, id, endpoint)) = state.holder(&vf.hardware()) {
             return Ok(Some(endpoint.user(id)));
         }

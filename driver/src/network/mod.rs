@@ -4,7 +4,7 @@
 use std::{
     collections::HashSet,
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use crate::{
     counters::{self, Counters},
     device::{self, Mac, Rtnl, netns::NetNs},
+    docker::NetworkNames,
     state::{self, EndpointId, NetworkId, Store},
 };
 
@@ -31,15 +32,19 @@ mod netdevice;
 mod networks;
 pub mod options;
 mod pf;
+pub mod pool;
 mod reconcile;
 mod release;
 mod standin;
 mod strays;
+pub mod upkeep;
 mod vf;
 
+pub use assign::spoof_check;
 use choice::Reservations;
 use locks::Locks;
 use options::BadOption;
+use upkeep::Upkeep;
 
 /// Why an operation was refused or failed, in the words that Docker shows its user.
 #[derive(Debug, thiserror::Error)]
@@ -222,6 +227,7 @@ pub struct Driver {
     claims: tokio::sync::Mutex<()>,
     /// Networks whose containers' names may have changed.
     renamed: mpsc::Sender<NetworkId>,
+    upkeep: Upkeep,
 }
 
 impl Driver {
@@ -248,6 +254,7 @@ impl Driver {
             names: tokio::sync::Mutex::default(),
             claims: tokio::sync::Mutex::default(),
             renamed,
+            upkeep: Upkeep::default(),
         })
     }
 
@@ -256,21 +263,39 @@ impl Driver {
         self.store.get()
     }
 
-    /// Remembers the names that Docker has, so that errors can name who has what. Answers whether all
-    /// of the network's containers have one now.
-    pub async fn remember_names(
-        &self,
-        id: &NetworkId,
-        name: String,
-        containers: impl IntoIterator<Item = (EndpointId, String)> + Send,
-    ) -> Result<bool> {
+    /// What it has done without being asked.
+    pub fn upkeep(&self) -> &Upkeep {
+        &self.upkeep
+    }
+
+    /// Its name, as in `docker network create -d NAME`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where its counters are pinned.
+    pub fn bpffs(&self) -> &Path {
+        &self.bpffs
+    }
+
+    /// Remembers the names that Docker has, so that errors and metrics can name who has what. Answers whether
+    /// all of the network's containers have one now.
+    pub async fn remember_names(&self, id: &NetworkId, names: NetworkNames) -> Result<bool> {
         let change = |state: &mut state::State| {
             let Some(network) = state.networks.get_mut(id) else { return true };
-            network.name = Some(name);
-            for (endpoint, name) in containers {
-                if let Some(endpoint) = network.endpoints.get_mut(&endpoint) {
-                    endpoint.container = Some(name);
+            network.name = Some(names.name);
+            // An engine that is just starting one may not have its name yet.
+            for (endpoint, container) in names.containers {
+                if container.name.is_empty() {
+                    continue;
                 }
+                let Some(known) = network.endpoints.get_mut(&endpoint) else { continue };
+                if known.container.as_ref() != Some(&container.name) {
+                    let endpoint = endpoint.short();
+                    tracing::info!(network = id.short(), endpoint, container = container.name, "named");
+                }
+                known.container = Some(container.name);
+                known.container_id = Some(container.id);
             }
             network.endpoints.values().all(|endpoint| endpoint.container.is_some())
         };

@@ -1,7 +1,7 @@
 //! A PF and its networks: the first makes its VFs, the last takes them away if they were ours.
 use std::time::Duration;
 
-use super::{Driver, Result, blocking, netdevice::Refuse, options::BadOption};
+use super::{Driver, Result, blocking, netdevice::Refuse, options::BadOption, upkeep::Action};
 use crate::{
     device::{Link, LinkRef, link::require, pci},
     state::{Endpoint, Mode, Network, NetworkId, NetworkOptions, model::PfChanges},
@@ -107,6 +107,7 @@ impl Driver {
     pub(super) async fn leave_pfs(&self) {
         for hardware in self.store.get().pfs.keys() {
             if let Err(error) = self.leave_pf(hardware).await {
+                self.upkeep.failed(Action::LeavePf);
                 tracing::error!(pf = hardware, %error, "leaving the PF as it was");
             }
         }
@@ -144,6 +145,7 @@ impl Driver {
             self.rtnl.set_up(pf.ifindex, false).await?;
         }
         self.store.update(|state| state.pfs.remove(hardware)).await?;
+        self.upkeep.done(Action::LeavePf);
         Ok(())
     }
 

@@ -1,5 +1,5 @@
 //! What is remembered against what is: after a start, and before a netdev that seems taken is refused.
-use super::{Driver, Result, assign::spoof_check, locate::Place, now};
+use super::{Driver, Error, Result, assign::spoof_check, locate::Place, now, upkeep::Action};
 use crate::{
     counters::{Adopted, Hook, Plan},
     state::{Endpoint, EndpointId, NetworkId, model::NetworkOptions},
@@ -31,11 +31,19 @@ impl Driver {
             let _hold = self.hold(network_id, id).await;
             let state = self.store.get();
             let Some(endpoint) = state.endpoint(network_id, id) else { continue };
-            match self.release_if_over(network_id, id, endpoint).await {
-                Ok(true) => tracing::info!(%id, netdevice = endpoint.original.name, "taken back"),
+            let over = self.release_if_over(network_id, id, endpoint).await;
+            self.upkeep.looked(id, !matches!(over, Err(Error::NotFound { .. })));
+            match over {
+                Ok(true) => {
+                    self.upkeep.done(Action::TakeBack);
+                    tracing::info!(%id, netdevice = endpoint.original.name, "taken back");
+                }
                 Ok(false) if endpoint.container.is_none() => self.ask_names(network_id),
                 Ok(false) => {}
-                Err(error) => tracing::error!(%id, %error, "reconciling"),
+                Err(error) => {
+                    self.upkeep.failed(Action::TakeBack);
+                    tracing::error!(%id, %error, "reconciling");
+                }
             }
         }
     }
@@ -61,8 +69,15 @@ impl Driver {
                 return Ok(());
             }
         }
-        tracing::info!(network = network_id.short(), "Docker has it no more: forgotten");
-        self.forget(network_id).await
+        let forgotten = self.forget(network_id).await;
+        match &forgotten {
+            Ok(()) => {
+                self.upkeep.done(Action::ForgetNetwork);
+                tracing::info!(network = network_id.short(), "Docker has it no more: forgotten");
+            }
+            Err(_) => self.upkeep.failed(Action::ForgetNetwork),
+        }
+        forgotten
     }
 
     /// Whether the endpoint is over without Docker having said so; if it is, its netdev is taken back.
@@ -104,11 +119,17 @@ impl Driver {
         let endpoint_id = id.clone();
         match self.counters(move |counters| counters.adopt(&endpoint_id, &plan)).await {
             Ok(Adopted::Unchanged) => tracing::debug!(%id, "counters adopted"),
-            Ok(Adopted::Replaced) => tracing::info!(%id, "counters adopted, with this driver's programs"),
+            Ok(Adopted::Replaced) => {
+                self.upkeep.done(Action::ReplacePrograms);
+                tracing::info!(%id, "counters adopted, with this driver's programs");
+            }
             Ok(Adopted::Kept { pinned, ours }) => {
                 tracing::warn!(%id, pinned, ours, "counters adopted as they are: their layout is another's");
             }
-            Err(error) => tracing::error!(%id, %error, "adopting the counters"),
+            Err(error) => {
+                self.upkeep.failed(Action::ReplacePrograms);
+                tracing::error!(%id, %error, "adopting the counters");
+            }
         }
     }
 }

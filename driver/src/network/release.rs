@@ -20,6 +20,12 @@ impl Driver {
         id: &EndpointId,
         endpoint: &Endpoint,
     ) -> Result<()> {
+        let released = self.try_release(network_id, id, endpoint).await;
+        self.upkeep.released(id, released.is_ok());
+        released
+    }
+
+    async fn try_release(&self, network_id: &NetworkId, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
         let restored = || self.restored.lock().unwrap_or_else(PoisonError::into_inner);
         // Else only the state file could not be written the last time.
         if !restored().contains(id) {

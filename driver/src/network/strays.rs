@@ -2,7 +2,7 @@
 //! were called. What their address and MTU were is lost with it.
 use std::{fmt, sync::Arc};
 
-use super::{Driver, Result, choice::Taker};
+use super::{Driver, Result, choice::Taker, upkeep::Action};
 use crate::{
     counters,
     device::{
@@ -26,8 +26,15 @@ impl Driver {
         for link in links {
             let Some((id, _)) = self.tagged(&link) else { continue };
             let known = before.knows(&id) || after.knows(&id);
-            if !known && let Err(error) = self.recover(link.ifindex, &id).await {
-                tracing::error!(netdevice = link.name, %error, "recovering a stray");
+            if known {
+                continue;
+            }
+            match self.recover(link.ifindex, &id).await {
+                Ok(()) => self.upkeep.done(Action::RecoverStray),
+                Err(error) => {
+                    self.upkeep.failed(Action::RecoverStray);
+                    tracing::error!(netdevice = link.name, %error, "recovering a stray");
+                }
             }
         }
     }

@@ -13,10 +13,40 @@ use super::messages::{
     CreateEndpoint, CreateNetwork, DeleteNetwork, EndpointCreated, GwAllocCheck, GwAllocChecked, Join,
     JoinAnswer, OneEndpoint, decode,
 };
-use crate::network::{self, Driver, caller::Caller};
+use crate::{
+    metrics::Recorder,
+    network::{self, Driver, caller::Caller},
+    state::{EndpointId, NetworkId},
+};
 
 /// Docker waits for ever, and holds a lock of the container meanwhile.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Docker's calls.
+const PATHS: [&str; 16] = [
+    "/Plugin.Activate",
+    "/NetworkDriver.GetCapabilities",
+    "/NetworkDriver.GwAllocCheck",
+    "/NetworkDriver.AllocateNetwork",
+    "/NetworkDriver.FreeNetwork",
+    "/NetworkDriver.CreateNetwork",
+    "/NetworkDriver.DeleteNetwork",
+    "/NetworkDriver.CreateEndpoint",
+    "/NetworkDriver.DeleteEndpoint",
+    "/NetworkDriver.EndpointOperInfo",
+    "/NetworkDriver.Join",
+    "/NetworkDriver.Leave",
+    "/NetworkDriver.DiscoverNew",
+    "/NetworkDriver.DiscoverDelete",
+    "/NetworkDriver.ProgramExternalConnectivity",
+    "/NetworkDriver.RevokeExternalConnectivity",
+];
+
+/// A call's name, `Join`; none if there is no such call.
+fn name(path: &str) -> Option<&'static str> {
+    let known = PATHS.into_iter().find(|known| *known == path)?;
+    known.rsplit('.').next()
+}
 
 /// Why a call has no result, and the status it is answered with. Docker shows the text either way.
 #[derive(Debug)]
@@ -49,12 +79,13 @@ pub struct Calls {
     driver: Arc<Driver>,
     /// Operations under way, which a client that hangs up or a shutdown does not cut short.
     under_way: TaskTracker,
+    recorder: Recorder,
 }
 
 impl Calls {
-    /// Calls are carried out by `driver`.
-    pub fn new(driver: Arc<Driver>) -> Self {
-        Self { driver, under_way: TaskTracker::new() }
+    /// Calls are carried out by `driver`, and `recorder` is told of them.
+    pub fn new(driver: Arc<Driver>, recorder: Recorder) -> Self {
+        Self { driver, under_way: TaskTracker::new(), recorder }
     }
 
     /// Waits until nothing is under way any more.
@@ -65,29 +96,28 @@ impl Calls {
 
     /// Whether there is such a call.
     pub fn known(path: &str) -> bool {
-        matches!(
-            path,
-            "/Plugin.Activate"
-                | "/NetworkDriver.GetCapabilities"
-                | "/NetworkDriver.GwAllocCheck"
-                | "/NetworkDriver.AllocateNetwork"
-                | "/NetworkDriver.FreeNetwork"
-                | "/NetworkDriver.CreateNetwork"
-                | "/NetworkDriver.DeleteNetwork"
-                | "/NetworkDriver.CreateEndpoint"
-                | "/NetworkDriver.DeleteEndpoint"
-                | "/NetworkDriver.EndpointOperInfo"
-                | "/NetworkDriver.Join"
-                | "/NetworkDriver.Leave"
-                | "/NetworkDriver.DiscoverNew"
-                | "/NetworkDriver.DiscoverDelete"
-                | "/NetworkDriver.ProgramExternalConnectivity"
-                | "/NetworkDriver.RevokeExternalConnectivity"
-        )
+        name(path).is_some()
+    }
+
+    /// The calls there are, as [`Recorder`] has them.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        PATHS.into_iter().filter_map(name)
     }
 
     /// Carries out the call at `path`, which is a [known](Self::known) one.
     pub async fn call(&self, path: &str, body: &[u8]) -> Answer {
+        let begun = Instant::now();
+        let answer = self.dispatch(path, body).await;
+        let Some(name) = name(path) else { return answer };
+        self.recorder.answered(name, begun.elapsed(), answer.is_err());
+        // Nothing was begun that would say so itself.
+        if let Err(Failure { status: StatusCode::BAD_REQUEST, reason }) = &answer {
+            tracing::error!(call = name, error = reason, "refused");
+        }
+        answer
+    }
+
+    async fn dispatch(&self, path: &str, body: &[u8]) -> Answer {
         let driver = Arc::clone(&self.driver);
         match path {
             "/Plugin.Activate" => Ok(json!({"Implements": ["NetworkDriver"]})),
@@ -117,7 +147,7 @@ impl Calls {
             }
             "/NetworkDriver.DeleteEndpoint" => {
                 let OneEndpoint { network, endpoint } = decode(body).map_err(Failure::malformed)?;
-                let span = span("DeleteEndpoint", &network, &endpoint);
+                let span = self.span("DeleteEndpoint", &network, &endpoint);
                 self.run(span, Caller::default(), async move {
                     driver.delete_endpoint(&network, &endpoint).await
                 })
@@ -126,7 +156,7 @@ impl Calls {
             }
             "/NetworkDriver.Join" => {
                 let Join { network, endpoint, sandbox } = decode(body).map_err(Failure::malformed)?;
-                let span = span("Join", &network, &endpoint);
+                let span = self.span("Join", &network, &endpoint);
                 let joined =
                     self.run(span, Caller::default(), async move {
                         driver.join(&network, &endpoint, sandbox).await
@@ -139,7 +169,8 @@ impl Calls {
             // ("close of closed channel": `RemoveInterface`, moby's libnetwork/osl).
             "/NetworkDriver.Leave" => {
                 let OneEndpoint { network, endpoint } = decode(body).map_err(Failure::malformed)?;
-                tracing::info!(network = network.short(), endpoint = endpoint.short(), "Leave");
+                let span = self.span("Leave", &network, &endpoint);
+                self.run(span, Caller::default(), async { Ok(()) }).await?;
                 Ok(json!({}))
             }
             // Engines before 28 don't start a container whose endpoint has no answer to this.
@@ -152,7 +183,7 @@ impl Calls {
 
     async fn create_endpoint(&self, call: network::CreateEndpoint) -> Answer {
         let driver = Arc::clone(&self.driver);
-        let span = span("CreateEndpoint", &call.network, &call.endpoint);
+        let span = self.span("CreateEndpoint", &call.network, &call.endpoint);
         let (asked, caller) = (call.mac, Caller::default());
         let wanted = caller.clone();
         let created = self.run(span, caller, async move {
@@ -184,6 +215,14 @@ impl Calls {
         Ok(json!({}))
     }
 
+    /// What the log says of all that is done for the call: for whom, too, once that is known.
+    fn span(&self, call: &'static str, network: &NetworkId, endpoint: &EndpointId) -> tracing::Span {
+        let state = self.driver.state();
+        let known = state.endpoint(network, endpoint);
+        let container = known.and_then(|endpoint| endpoint.container.as_deref());
+        tracing::info_span!("call", call, network = network.short(), endpoint = endpoint.short(), container)
+    }
+
     /// Runs an operation to its end, whatever becomes of the caller, and answers within [`PATIENCE`].
     async fn run<T: Send + 'static>(
         &self,
@@ -194,7 +233,7 @@ impl Calls {
         let begun = Instant::now();
         let logged = async move {
             let done = operation.await;
-            let millis = begun.elapsed().as_millis();
+            let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             match &done {
                 Ok(_) => tracing::info!(millis, "done"),
                 Err(error) => tracing::error!(millis, %error, "failed"),
@@ -218,14 +257,6 @@ impl Calls {
             }
         }
     }
-}
-
-fn span(
-    call: &'static str,
-    network: &crate::state::NetworkId,
-    endpoint: &crate::state::EndpointId,
-) -> tracing::Span {
-    tracing::info_span!("call", call, network = network.short(), endpoint = endpoint.short())
 }
 
 fn to_json(answer: &impl serde::Serialize) -> Answer {

@@ -1,13 +1,16 @@
 //! What the netdev and the hardware counted, beside our own counters: the difference is what went past
 //! the kernel's hooks.
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use serde::Serialize;
 
 use crate::{
-    counters,
-    device::{Link, LinkRef, Rtnl, Stats, netns::NetNs},
-    state::{Endpoint, EndpointId, VfGrant},
+    counters::{self, Reading},
+    device::{
+        Link, Rtnl, Stats,
+        netns::{NetNs, Traveller},
+    },
+    state::{Endpoint, EndpointId, State, VfGrant},
 };
 
 /// A VF, and what the hardware counted for it since the endpoint was created. The field names are a
@@ -31,12 +34,18 @@ pub struct VfReport {
 /// Null where the hardware's driver does not count.
 #[derive(Debug, Default, Serialize)]
 pub struct VfValues {
-    rx_packets: Option<u64>,
-    rx_bytes: Option<u64>,
-    rx_dropped: Option<u64>,
-    tx_packets: Option<u64>,
-    tx_bytes: Option<u64>,
-    tx_dropped: Option<u64>,
+    /// Frames received.
+    pub rx_packets: Option<u64>,
+    /// Bytes received.
+    pub rx_bytes: Option<u64>,
+    /// Frames dropped on receive.
+    pub rx_dropped: Option<u64>,
+    /// Frames sent.
+    pub tx_packets: Option<u64>,
+    /// Bytes sent.
+    pub tx_bytes: Option<u64>,
+    /// Frames dropped on sending.
+    pub tx_dropped: Option<u64>,
 }
 
 impl From<Stats> for VfValues {
@@ -53,51 +62,86 @@ impl From<Stats> for VfValues {
     }
 }
 
-/// Asks the host's and the containers' namespaces.
+/// What an endpoint's netdev has counted since the endpoint was created, and after that our own counters: so
+/// the difference is none of the time between.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted {
+    /// None if it is not found on the host or in its container.
+    pub netdev: Option<Stats>,
+    /// None if the endpoint is not counted.
+    pub reading: Option<Reading>,
+}
+
+/// Reads all endpoints' counters, and goes into each container's namespace once, as long as it is not later
+/// than `until`. Blocks.
+pub fn counted(
+    state: &State,
+    bpffs: &Path,
+    until: Instant,
+) -> std::io::Result<BTreeMap<EndpointId, Counted>> {
+    let home = NetNs::current()?;
+    Traveller::run(|traveller| {
+        let counted = state.endpoints().map(|(.., id, endpoint)| {
+            let netdev = match Instant::now() {
+                now if now < until => netdev(traveller, &home, bpffs, id, endpoint),
+                _ => None,
+            };
+            (id.clone(), Counted { netdev, reading: counters::read(bpffs, id).ok() })
+        });
+        counted.collect()
+    })
+}
+
+fn netdev(
+    traveller: &Traveller,
+    home: &NetNs,
+    bpffs: &Path,
+    id: &EndpointId,
+    endpoint: &Endpoint,
+) -> Option<Stats> {
+    let counted = || {
+        let ifindex = counters::attached_here(bpffs, id).ok()??;
+        Stats::of_here(ifindex).ok()?
+    };
+    // Held no longer than for the look: it keeps the netdev from coming home.
+    let sandbox = endpoint.sandbox.as_deref().and_then(|path| NetNs::open(path).ok());
+    let within = sandbox.and_then(|netns| traveller.enter(&netns).ok()).and_then(|()| counted());
+    let found = within.or_else(|| {
+        traveller.enter(home).ok()?;
+        counted()
+    })?;
+    Some(found.since(&endpoint.original.stats))
+}
+
+/// What PFs have counted for their VFs.
+#[derive(Default)]
 pub struct Hardware {
-    rtnl: Rtnl,
-    links: Vec<Link>,
-    /// By the PF's ifindex, each asked once.
-    rows: BTreeMap<u32, BTreeMap<u32, Stats>>,
+    pfs: Vec<(Link, BTreeMap<u32, Stats>)>,
 }
 
 impl Hardware {
-    /// With the host's netdevs as they are now.
-    pub async fn new() -> super::Result<Self> {
-        let rtnl = Rtnl::new()?;
-        let links = rtnl.links().await?;
-        Ok(Self { rtnl, links, rows: BTreeMap::new() })
-    }
-
-    /// What the endpoint's netdev itself counted since the endpoint was created; none if it is not found
-    /// on the host or in its container.
-    pub async fn netdev(
-        &self,
-        bpffs: &std::path::Path,
-        id: &EndpointId,
-        endpoint: &Endpoint,
-        ifindex: u32,
-    ) -> Option<Stats> {
-        let since = |link: Link| link.stats.since(&endpoint.original.stats);
-        let sandbox = endpoint.sandbox.as_deref().and_then(|path| NetNs::open(path).ok());
-        if let Some(netns) = sandbox
-            && netns.run(|| counters::is_attached(bpffs, id, ifindex)).ok()?.unwrap_or(false)
-        {
-            let rtnl = Rtnl::within(&netns).ok()?;
-            return rtnl.link(LinkRef::Index(ifindex)).await.ok()?.map(since);
+    /// Asks each PF that some endpoint has a VF of, once.
+    pub async fn read(state: &State) -> super::Result<Self> {
+        let wanted = |link: &Link| {
+            let hardware = link.hardware();
+            let grants = state.endpoints().filter_map(|(.., endpoint)| endpoint.vf.as_ref());
+            hardware.is_some_and(|hardware| grants.into_iter().any(|grant| grant.pf == hardware))
+        };
+        let mut pfs = Vec::new();
+        if state.endpoints().any(|(.., endpoint)| endpoint.vf.is_some()) {
+            let rtnl = Rtnl::new()?;
+            for link in rtnl.links().await?.into_iter().filter(wanted) {
+                let rows = rtnl.vf_counters(&link).await.unwrap_or_default();
+                pfs.push((link, rows));
+            }
         }
-        let here = counters::is_attached(bpffs, id, ifindex).unwrap_or(false);
-        let link = self.rtnl.link(LinkRef::Index(ifindex)).await.ok()?;
-        link.filter(|_| here).map(since)
+        Ok(Self { pfs })
     }
 
     /// The endpoint's VF.
-    pub async fn vf(&mut self, endpoint: &Endpoint, grant: &VfGrant, netdev: Option<&Stats>) -> VfReport {
-        let pf = self.links.iter().find(|link| link.hardware().as_ref() == Some(&grant.pf)).cloned();
-        let row = match &pf {
-            Some(pf) => self.row(pf, grant.index).await,
-            None => None,
-        };
+    pub fn vf(&self, endpoint: &Endpoint, grant: &VfGrant, netdev: Option<&Stats>) -> VfReport {
+        let pf = self.pfs.iter().find(|(link, _)| link.hardware().as_ref() == Some(&grant.pf));
+        let row = pf.and_then(|(_, rows)| Some((*rows.get(&grant.index)?, is_filled_in(rows))));
         let moved = netdev.is_some_and(|netdev| netdev.rx_packets + netdev.tx_packets > 0);
         let supported = match row {
             Some((_, any)) if any => Some(true),
@@ -106,7 +150,7 @@ impl Hardware {
         };
         let counted = row.filter(|_| supported == Some(true));
         VfReport {
-            pf: pf.map(|pf| pf.name),
+            pf: pf.map(|(link, _)| link.name.clone()),
             vf: grant.index,
             pci_address: endpoint
                 .hardware
@@ -117,15 +161,9 @@ impl Hardware {
             counters: counted.map(|(row, _)| row.since(&grant.counters).into()).unwrap_or_default(),
         }
     }
+}
 
-    /// The VF's row, and whether any row of its PF is filled in.
-    async fn row(&mut self, pf: &Link, vf: u32) -> Option<(Stats, bool)> {
-        if !self.rows.contains_key(&pf.ifindex) {
-            let rows = self.rtnl.vf_counters(pf).await.unwrap_or_default();
-            self.rows.insert(pf.ifindex, rows);
-        }
-        let rows = self.rows.get(&pf.ifindex)?;
-        let any = rows.values().any(|row| *row != Stats::default());
-        Some((*rows.get(&vf)?, any))
-    }
+/// Whether any row of a PF is.
+fn is_filled_in(rows: &BTreeMap<u32, Stats>) -> bool {
+    rows.values().any(|row| *row != Stats::default())
 }

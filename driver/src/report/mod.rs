@@ -1,8 +1,10 @@
 //! What commands and metrics show: the state, the kernel's counters and Docker's names put together.
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use serde::Serialize;
@@ -18,10 +20,10 @@ pub use pfs::{PfReport, VfRow, pf};
 use crate::{
     counters::{self, Reading},
     device::{self, Stats},
-    docker::{self, Docker, NetworkNames},
+    docker::{self, Container, Docker, NetworkNames},
     state::{self, EndpointId, NetworkId, State, store},
 };
-use hardware::Hardware;
+use hardware::{Counted, Hardware};
 
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +42,9 @@ pub enum Error {
     Socket(#[from] io::Error),
 }
 
+/// How long netdevs may be asked for what they counted.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
 /// This room's result.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -47,7 +52,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug)]
 pub struct Report {
     /// What is remembered.
-    pub state: State,
+    pub state: Arc<State>,
     names: BTreeMap<NetworkId, NetworkNames>,
 }
 
@@ -125,7 +130,20 @@ impl Report {
                 Err(_) => break,
             }
         }
-        Ok(Self { state, names })
+        Ok(Self { state: Arc::new(state), names })
+    }
+
+    /// With the names that are remembered, for who must not wait for Docker.
+    pub fn remembered(state: Arc<State>) -> Self {
+        let names = state.networks.iter().map(|(id, network)| {
+            let containers = network.endpoints.iter().filter_map(|(id, endpoint)| {
+                let (name, container) = (endpoint.container.clone()?, endpoint.container_id.clone());
+                Some((id.clone(), Container { id: container.unwrap_or_default(), name }))
+            });
+            let name = network.name.clone().unwrap_or_default();
+            (id.clone(), NetworkNames { name, containers: containers.collect() })
+        });
+        Self { names: names.collect(), state }
     }
 
     /// The network's name, if Docker tells.
@@ -139,43 +157,52 @@ impl Report {
         Some((&container.name, &container.id))
     }
 
-    /// All endpoints, and after them counters that nobody remembers the endpoint of.
-    pub async fn endpoints(&self, bpffs: &Path) -> Result<Vec<EndpointReport>> {
-        let mut hardware = Hardware::new().await?;
-        let mut reports = Vec::new();
-        let mut orphans: BTreeSet<_> = counters::endpoints(bpffs).unwrap_or_default().into_iter().collect();
-        for (network_id, network, id, endpoint) in self.state.endpoints() {
-            orphans.remove(id);
+    /// All endpoints, and after them counters that nobody remembers the endpoint of. What netdevs counted is
+    /// left out where it is later than `until`.
+    pub async fn endpoints(&self, bpffs: &Path, until: Instant) -> Result<Vec<EndpointReport>> {
+        // Before our own, for the same reason as in `counted`.
+        let hardware = match tokio::time::timeout_at(until.into(), Hardware::read(&self.state)).await {
+            Ok(hardware) => hardware?,
+            Err(_) => Hardware::default(),
+        };
+        let (state, folder) = (Arc::clone(&self.state), bpffs.to_owned());
+        let (mut all, orphans) = tokio::task::spawn_blocking(move || {
+            let all = hardware::counted(&state, &folder, until)?;
+            let mut orphans = counters::endpoints(&folder).unwrap_or_default();
+            orphans.retain(|id| !all.contains_key(id));
+            let orphans = orphans.into_iter().map(|id| {
+                let reading = counters::read(&folder, &id).ok();
+                report(id, &Counted { netdev: None, reading })
+            });
+            io::Result::Ok((all, orphans.collect::<Vec<_>>()))
+        })
+        .await
+        .map_err(io::Error::from)??;
+        let remembered = self.state.endpoints().map(|(network_id, network, id, endpoint)| {
+            let counted = all.remove(id).unwrap_or_default();
             let container = self.container(network_id, id);
-            let mut report = counted(bpffs, id);
-            let netdev = match report.ifindex {
-                0 => None,
-                ifindex => hardware.netdev(bpffs, id, endpoint, ifindex).await,
-            };
-            if let Some(grant) = &endpoint.vf {
-                report.vf = Some(hardware.vf(endpoint, grant, netdev.as_ref()).await);
-            }
-            reports.push(EndpointReport {
+            let vf = endpoint.vf.as_ref();
+            EndpointReport {
                 network_id: Some(network_id.clone()),
                 network: self.network_name(network_id).map(str::to_owned),
                 container: container.map(|(name, _)| name.to_owned()),
                 container_id: container.map(|(_, id)| id.to_owned()),
                 netdevice: Some(endpoint.netdevice().to_owned()),
                 mode: Some(network.mode.to_string()),
-                netdev,
-                ..report
-            });
-        }
-        reports.extend(orphans.iter().map(|id| counted(bpffs, id)));
-        Ok(reports)
+                vf: vf.map(|grant| hardware.vf(endpoint, grant, counted.netdev.as_ref())),
+                ..report(id.clone(), &counted)
+            }
+        });
+        Ok(remembered.chain(orphans).collect())
     }
 }
 
 /// The counters alone.
-fn counted(bpffs: &Path, id: &EndpointId) -> EndpointReport {
-    let reading = counters::read(bpffs, id).ok();
+fn report(endpoint_id: EndpointId, counted: &Counted) -> EndpointReport {
+    let Counted { netdev, reading } = counted;
+    let reading = reading.as_ref();
     EndpointReport {
-        endpoint_id: id.clone(),
+        endpoint_id,
         network_id: None,
         network: None,
         container: None,
@@ -187,17 +214,17 @@ fn counted(bpffs: &Path, id: &EndpointId) -> EndpointReport {
         tx_hook: reading.map(|reading| reading.tx_hook),
         rx: reading.map(rx),
         tx: reading.map(tx),
-        netdev: None,
+        netdev: *netdev,
         vf: None,
     }
 }
 
-fn rx(reading: Reading) -> RxReport {
+fn rx(reading: &Reading) -> RxReport {
     let driver_common::Rx { packets, bytes } = reading.counters.rx;
     RxReport { packets, bytes, detailed: reading.detailed.map(|by_class| by_class.rx.into()) }
 }
 
-fn tx(reading: Reading) -> TxReport {
+fn tx(reading: &Reading) -> TxReport {
     let driver_common::Tx { packets, bytes, spoofed } = reading.counters.tx;
     TxReport { packets, bytes, spoofed, detailed: reading.detailed.map(|by_class| by_class.tx.into()) }
 }

@@ -136,6 +136,16 @@ pub enum RxHook {
     Tcx,
 }
 
+impl fmt::Display for RxHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Xdp => "xdp",
+            Self::Tcx => "tcx",
+        })
+    }
+}
+
 /// What is counted of an endpoint's frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -145,6 +155,15 @@ pub enum CounterSet {
     Basic,
     /// These, and packets by class.
     Detailed,
+}
+
+impl fmt::Display for CounterSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Basic => "basic",
+            Self::Detailed => "detailed",
+        })
+    }
 }
 
 /// The options of a network, checked; DESIGN's table says what each means.
@@ -285,6 +304,9 @@ pub struct Endpoint {
     /// The container's name when Docker was last asked.
     #[serde(default)]
     pub container: Option<String>,
+    /// The container's id when Docker was last asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
     /// The VF that it is, in sriov mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vf: Option<VfGrant>,

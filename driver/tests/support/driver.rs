@@ -3,7 +3,7 @@ use std::{
     fs,
     os::{
         fd::OwnedFd,
-        unix::{net::UnixListener, process::ExitStatusExt},
+        unix::{fs::MetadataExt as _, net::UnixListener, process::ExitStatusExt},
     },
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -185,6 +185,15 @@ impl Driver {
         self.spawn(command);
     }
 
+    /// Starts it as a unit of systemd's, whose journal reads what it logs.
+    #[track_caller]
+    pub fn serve_as_unit(&self) {
+        let mut command = self.serve_command(&[BINARY]);
+        let log = fs::metadata(&self.log).expect("its log");
+        command.env("JOURNAL_STREAM", format!("{}:{}", log.dev(), log.ino()));
+        self.spawn(command);
+    }
+
     #[track_caller]
     fn spawn(&self, mut command: Command) {
         assert!(self.process().is_none(), "{} runs already", self.name);
@@ -317,6 +326,14 @@ impl Driver {
     pub fn stats_for(&self, wanted: &[&str]) -> Vec<Stats> {
         let mut command = self.command("stats");
         let answer = command::finish(BINARY, command.arg("--json").args(wanted)).expect("stats --json");
+        serde_json::from_str(&answer).unwrap_or_else(|e| panic!("stats --json: {e}: {answer}"))
+    }
+
+    /// `stats --json` as it is.
+    #[track_caller]
+    pub fn stats_json(&self) -> Vec<Value> {
+        let mut command = self.command("stats");
+        let answer = command::finish(BINARY, command.arg("--json")).expect("stats --json");
         serde_json::from_str(&answer).unwrap_or_else(|e| panic!("stats --json: {e}: {answer}"))
     }
 

@@ -5,11 +5,14 @@ pub mod command;
 pub mod container;
 pub mod docker;
 pub mod driver;
+pub mod frames;
 pub mod http;
 pub mod look;
 pub mod machine;
 pub mod netns;
 pub mod nic;
+pub mod prometheus;
+pub mod scrape;
 pub mod simulated;
 pub mod tcx;
 

@@ -24,8 +24,18 @@ impl Nic {
     #[track_caller]
     pub fn new() -> Self {
         let n = unique();
-        let far = Netns::new(format!("far{n}"));
-        let nic = Self { name: format!("nic{n}"), far, n };
+        Self::make(n, format!("nic{n}"))
+    }
+
+    /// The same, with a name that nobody else uses.
+    #[track_caller]
+    pub fn called(name: &str) -> Self {
+        Self::make(unique(), name.to_owned())
+    }
+
+    #[track_caller]
+    fn make(n: u8, name: String) -> Self {
+        let nic = Self { name, far: Netns::new(format!("far{n}")), n };
         nic.plug();
         nic
     }

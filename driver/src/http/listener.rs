@@ -1,4 +1,4 @@
-//! The plugin's socket: made, or taken from systemd.
+//! A Unix socket: made, or taken from systemd.
 use std::{
     fs, io,
     os::{
@@ -15,13 +15,13 @@ use std::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A driver answers there.
-    #[error("{}: a driver listens there already: end that one, or use another --name or --socket", path.display())]
+    #[error("{}: a driver listens there already: end that one, or use another --name, --socket or --metrics", path.display())]
     Live {
         /// The socket.
         path: PathBuf,
     },
     /// Something is in the way that we did not make.
-    #[error("{}: is there, and is no socket: move it away, or use another --socket", path.display())]
+    #[error("{}: is there, and is no socket: move it away, or use another path", path.display())]
     NoSocket {
         /// The path.
         path: PathBuf,
@@ -45,7 +45,7 @@ pub enum Error {
 /// A listening socket.
 #[derive(Debug)]
 pub struct Listener {
-    /// Where Docker connects.
+    /// Where clients connect.
     pub socket: UnixListener,
     /// Its file, if it is ours to remove.
     pub file: Option<SocketFile>,
@@ -84,8 +84,8 @@ pub fn listen(path: &Path) -> Result<Listener, Error> {
     }
 }
 
-/// A stale socket, to which nobody answers, is replaced; a live one is not.
-fn make(path: &Path) -> Result<Listener, Error> {
+/// One made at `path`, for root only. A stale socket, to which nobody answers, is replaced; a live one is not.
+pub fn make(path: &Path) -> Result<Listener, Error> {
     let at = |source| Error::Io { path: path.to_owned(), source };
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(at)?;

@@ -1,0 +1,3 @@
+//! HTTP as both of the driver's sockets have it: Docker's, and that of the metrics.
+pub mod listener;
+pub mod server;

@@ -1,4 +1,4 @@
-//! Prometheus's own text format, for who does not ask for OpenMetrics: curl, a browser, promtool.
+//! Prometheus's own text format, for who asks for text alone: a browser, promtool.
 
 /// The same families with the names that they have there. There is no type for infos, and no unit.
 pub fn classic(openmetrics: &str) -> String {

@@ -65,7 +65,7 @@ pub fn bypass_the_qdisc(place: &Place, netdev: &str, count: usize) {
         address.sll_ifindex = i32::try_from(ifindex).expect("a number");
         for _ in 0..count {
             // SAFETY: frame and address live as long as the call, and their sizes are right.
-            let sent = unsafe {
+            let length = unsafe {
                 libc::sendto(
                     socket.as_raw_fd(),
                     frame.as_ptr().cast(),
@@ -75,7 +75,7 @@ pub fn bypass_the_qdisc(place: &Place, netdev: &str, count: usize) {
                     libc::socklen_t::try_from(mem::size_of_val(&address)).expect("a size"),
                 )
             };
-            assert_eq!(usize::try_from(sent).ok(), Some(frame.len()), "{}", io::Error::last_os_error());
+            assert_eq!(usize::try_from(length).ok(), Some(frame.len()), "{}", io::Error::last_os_error());
         }
     });
 }

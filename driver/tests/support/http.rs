@@ -73,11 +73,16 @@ impl Connection {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
-            if self.0.read(&mut byte)? == 0 {
-                let got = String::from_utf8_lossy(&head).into_owned();
-                return Err(io::Error::new(ErrorKind::UnexpectedEof, format!("closed after {got:?}")));
+            match self.0.read(&mut byte) {
+                Ok(0) => {
+                    let got = String::from_utf8_lossy(&head).into_owned();
+                    return Err(io::Error::new(ErrorKind::UnexpectedEof, format!("closed after {got:?}")));
+                }
+                Ok(_) => head.push(byte[0]),
+                // With a time limit the kernel does not go on by itself after a stop.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
-            head.push(byte[0]);
         }
         Ok(String::from_utf8_lossy(&head).into_owned())
     }

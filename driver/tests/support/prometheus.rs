@@ -83,9 +83,9 @@ impl Prometheus {
     /// The answer to an instant query.
     #[track_caller]
     pub fn query(&self, expression: &str) -> Vec<Value> {
-        let escaped: String = expression.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let escaped: Vec<String> = expression.bytes().map(|byte| format!("%{byte:02x}")).collect();
         let answer = self
-            .get(&format!("/api/v1/query?query={escaped}"))
+            .get(&format!("/api/v1/query?query={}", escaped.concat()))
             .unwrap_or_else(|e| panic!("{expression}: {e}\n{}", self.log()));
         let answer: Value = serde_json::from_str(&answer).expect("JSON");
         answer["data"]["result"].as_array().unwrap_or_else(|| panic!("{expression}: {answer}")).clone()

@@ -4,6 +4,7 @@ use std::fs;
 use docker_passthrough::{
     counters::{Adopted, Counters, Error, Hook, Plan, SpoofCheck},
     device::mac::Mac,
+    state::model::CounterSet,
 };
 
 use super::{
@@ -54,6 +55,44 @@ fn other_programs_are_replaced_in_place() {
         assert_eq!(lab.counters.adopt(&lab.endpoint, &lab.plan).unwrap(), Adopted::Unchanged);
         assert_eq!((lab.tx().packets, lab.rx().packets), (400, 400));
     }
+}
+
+/// What is counted stays what it was, with other programs and with the same.
+#[test]
+fn classes_are_counted_on() {
+    for rx_hook in [Hook::Xdp, Hook::Tcx] {
+        let mut lab = Lab::new(Setup { rx_hook, counters: CounterSet::Detailed, ..Setup::default() });
+        count(&lab);
+        for (counters, adopted) in [
+            (Counters::new(lab.bpffs()), Adopted::Unchanged),
+            (Counters::with_object(lab.bpffs(), another_object()), Adopted::Replaced),
+            (Counters::new(lab.bpffs()), Adopted::Replaced),
+        ] {
+            lab.counters = counters;
+            assert_eq!(lab.counters.adopt(&lab.endpoint, &lab.plan).unwrap(), adopted);
+            count(&lab);
+        }
+        for from in [From::Container, From::Far] {
+            let classes = lab.classes(from);
+            assert_eq!((classes.unicast, classes.udp), (800, 800), "{from:?}, {rx_hook}");
+        }
+    }
+}
+
+/// A map without room for classes is never counted into as if it had.
+#[test]
+fn a_basic_map_stays_basic() {
+    let mut lab = Lab::new(Setup::default());
+    count(&lab);
+    let programs = lab.program_ids();
+    let basic = lab.plan;
+    lab.plan = Plan { counters: CounterSet::Detailed, ..basic };
+    let adopted = lab.counters.adopt(&lab.endpoint, &lab.plan).unwrap();
+    assert_eq!(adopted, Adopted::Kept { pinned: 40, ours: 328 });
+    assert_eq!(lab.program_ids(), programs);
+    count(&lab);
+    assert_eq!(lab.counters.adopt(&lab.endpoint, &basic).unwrap(), Adopted::Unchanged);
+    assert_eq!(lab.read().detailed, None);
 }
 
 /// A driver that reports forged frames, and one that doesn't, in turn.

@@ -21,10 +21,15 @@ use crate::{
 pub fn passthru_rx_xdp(ctx: XdpContext) -> u32 {
     if counters::is_detailed() {
         if let Some(counters) = counters::detailed() {
-            let bytes = length(&ctx);
+            let bytes = if in_several_buffers() { length_of_all(&ctx) } else { length(&ctx) };
             counters.rx.packets += 1;
             counters.rx.bytes += bytes;
             classes::count(&mut counters.rx_detailed, &ctx, &Frames::one(bytes), false);
+        }
+    } else if in_several_buffers() {
+        if let Some(counters) = counters::basic() {
+            counters.rx.packets += 1;
+            counters.rx.bytes += length_of_all(&ctx);
         }
     } else if let Some(counters) = counters::basic() {
         counters.rx.packets += 1;
@@ -34,13 +39,19 @@ pub fn passthru_rx_xdp(ctx: XdpContext) -> u32 {
 }
 
 #[inline(always)]
+fn in_several_buffers() -> bool {
+    config::XDP_FRAGS.load() != 0
+}
+
+#[inline(always)]
+fn length_of_all(ctx: &XdpContext) -> u64 {
+    // SAFETY: the context is the one the kernel gave.
+    unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) }
+}
+
+#[inline(always)]
 fn length(ctx: &XdpContext) -> u64 {
-    if config::XDP_FRAGS.load() == 0 {
-        (ctx.data_end() - ctx.data()) as u64
-    } else {
-        // SAFETY: the context is the one the kernel gave.
-        unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) }
-    }
+    (ctx.data_end() - ctx.data()) as u64
 }
 
 /// `PACKET_LOOPBACK` (include/uapi/linux/if_packet.h).

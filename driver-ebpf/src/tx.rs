@@ -16,13 +16,11 @@ pub const SOURCE_MAC_OFFSET: usize = 6;
 /// Sees frames before they are segmented.
 #[classifier]
 pub fn passthru_tx_tcx(ctx: TcContext) -> i32 {
-    let check = config::SPOOF_CHECK.load();
-    let is_foreign = check != SPOOF_OFF && is_foreign(&ctx);
     // What is counted by class, and what is several frames, has a path of its own: what they shared with the
     // shortest would cost it.
     if counters::is_detailed() {
         let Some(counters) = counters::detailed() else { return TCX_NEXT };
-        if is_foreign && spoofed(&ctx, &mut counters.tx) {
+        if is_foreign(&ctx) && spoofed(&ctx, &mut counters.tx) {
             return TC_ACT_SHOT as i32;
         }
         if segments::is_one(&ctx) {
@@ -32,7 +30,7 @@ pub fn passthru_tx_tcx(ctx: TcContext) -> i32 {
         }
     } else {
         let Some(counters) = counters::basic() else { return TCX_NEXT };
-        if is_foreign && spoofed(&ctx, &mut counters.tx) {
+        if is_foreign(&ctx) && spoofed(&ctx, &mut counters.tx) {
             return TC_ACT_SHOT as i32;
         }
         if segments::is_one(&ctx) {
@@ -74,9 +72,13 @@ fn count_detailed(ctx: &TcContext, counters: &mut DetailedCounters, frames: &Fra
     classes::count(&mut counters.tx_detailed, ctx, frames, segments::is_tagged(ctx));
 }
 
-/// Whether the source MAC is another than the endpoint's. A frame too short to have one is foreign.
+/// Whether the source MAC is looked at, and another than the endpoint's. A frame too short to have one is
+/// foreign.
 #[inline(always)]
 fn is_foreign(ctx: &TcContext) -> bool {
+    if config::SPOOF_CHECK.load() == SPOOF_OFF {
+        return false;
+    }
     let own = config::SOURCE_MAC.load();
     let mac = ctx.data() + SOURCE_MAC_OFFSET;
     let (head, tail) = if mac + 6 <= ctx.data_end() {

@@ -66,7 +66,9 @@ mod tests {
 
     fn samples(of: &[f64]) -> Samples {
         let mut samples = Samples::default();
-        of.iter().for_each(|sample| samples.push(*sample));
+        for sample in of {
+            samples.push(*sample);
+        }
         samples
     }
 

@@ -113,7 +113,7 @@ impl Loaded {
             let program: &SchedClassifier = program.try_into()?;
             program.test_run(options)?
         };
-        let nanoseconds = (cpu_time()? - started).as_secs_f64() * 1e9 / f64::from(repeat);
+        let nanoseconds = cpu_time()?.saturating_sub(started).as_secs_f64() * 1e9 / f64::from(repeat);
         Ok((nanoseconds, result.return_value))
     }
 }

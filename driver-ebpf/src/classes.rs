@@ -3,7 +3,7 @@ use driver_common::Detailed;
 
 use crate::{
     frame::Frame,
-    protocol::{self, ARP, ICMP, ICMPV6, IPV4, IPV6, TCP, UDP},
+    protocol::{self, ARP, ICMP, ICMPV6, IPV4, IPV6, QINQ, TCP, UDP, VLAN},
     segments::Frames,
 };
 
@@ -25,43 +25,37 @@ struct Head {
     ip: [u8; 20],
 }
 
-/// What a frame carries.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Carried {
-    ethertype: u16,
-    protocol: u8,
-    is_tagged: bool,
-}
-
 /// Counts frames that an skb or an XDP frame stands for; `is_tagged` if a VLAN tag is beside its bytes.
 #[inline(always)]
-pub fn count(classes: &mut Detailed, frame: &impl Frame, frames: &Frames, is_tagged: bool) {
+pub fn count<F: Frame>(classes: &mut Detailed, frame: &F, frames: &Frames, is_tagged: bool) {
     let packets = frames.packets;
-    let carried = if let Some((start, ethertype)) = frame.without_ethernet() {
-        network(frame, start, ethertype)
-    } else if let Some(head) = frame.head::<Head>() {
+    if is_tagged {
+        classes.vlan_tagged += packets;
+    }
+    if let Some((start, ethertype)) = frame.without_ethernet() {
+        network(classes, frame, start, u16::from_be(ethertype), packets);
+    } else if frame.has(size_of::<Head>()) {
+        // SAFETY: as just asked, and integers only.
+        let head = unsafe { frame.head::<Head>() };
         cast(classes, head.to, head.to_rest, packets);
-        carried(frame, head)
+        // Without a call where all can be told from these bytes.
+        match (u16::from_be(head.ethertype), head.ip[6]) {
+            (IPV4, _) => {
+                classes.ipv4 += packets;
+                transport(classes, head.ip[9], packets);
+            }
+            (IPV6, next @ (TCP | UDP)) => {
+                classes.ipv6 += packets;
+                transport(classes, next, packets);
+            }
+            (IPV6 | VLAN | QINQ, _) => behind_tags(frame, classes, packets, is_tagged),
+            (ARP, _) => classes.arp += packets,
+            _ => classes.other_ethertype += packets,
+        }
     } else {
         let [a, b, c, d, e, f] = frame.load(0);
         cast(classes, u16::from_ne_bytes([a, b]), u32::from_ne_bytes([c, d, e, f]), packets);
-        behind_tags(frame)
-    };
-    match u16::from_be(carried.ethertype) {
-        IPV4 => classes.ipv4 += packets,
-        IPV6 => classes.ipv6 += packets,
-        ARP => classes.arp += packets,
-        _ => classes.other_ethertype += packets,
-    }
-    match carried.protocol {
-        TCP => classes.tcp += packets,
-        UDP => classes.udp += packets,
-        ICMP => classes.icmp += packets,
-        _ => {}
-    }
-    if is_tagged || carried.is_tagged {
-        classes.vlan_tagged += packets;
+        behind_tags(frame, classes, packets, is_tagged);
     }
     if packets == 1 {
         size(classes, frames.bytes, 1);
@@ -107,47 +101,49 @@ fn size(classes: &mut Detailed, bytes: u64, packets: u64) {
     }
 }
 
-/// Without a call where the protocol can be told from the first 34 bytes.
-#[inline(always)]
-fn carried(frame: &impl Frame, head: &Head) -> Carried {
-    let (ethertype, is_tagged) = (head.ethertype, false);
-    match u16::from_be(ethertype) {
-        IPV4 => Carried { ethertype, protocol: head.ip[9], is_tagged },
-        IPV6 => match head.ip[6] {
-            protocol @ (TCP | UDP) => Carried { ethertype, protocol, is_tagged },
-            ICMPV6 => Carried { ethertype, protocol: ICMP, is_tagged },
-            _ => behind_tags(frame),
-        },
-        protocol::VLAN | protocol::QINQ => behind_tags(frame),
-        _ => Carried { ethertype, protocol: protocol::NONE, is_tagged },
-    }
-}
-
 /// Any frame.
 #[inline(never)]
-fn behind_tags<F: Frame>(frame: &F) -> Carried {
+fn behind_tags<F: Frame>(frame: &F, classes: &mut Detailed, packets: u64, is_tagged: bool) {
     let mut offset = 12;
-    let mut ethertype = u16::from_ne_bytes(frame.load(offset));
-    let mut is_tagged = false;
+    let mut ethertype = u16::from_be_bytes(frame.load(offset));
+    if matches!(ethertype, VLAN | QINQ) && !is_tagged {
+        classes.vlan_tagged += packets;
+    }
     for _ in 0..MAX_VLAN_TAGS {
-        if !matches!(u16::from_be(ethertype), protocol::VLAN | protocol::QINQ) {
+        if !matches!(ethertype, VLAN | QINQ) {
             break;
         }
-        is_tagged = true;
         offset += 4;
-        ethertype = u16::from_ne_bytes(frame.load(offset));
+        ethertype = u16::from_be_bytes(frame.load(offset));
     }
-    Carried { is_tagged, ..network(frame, offset + 2, ethertype) }
+    network(classes, frame, offset + 2, ethertype, packets);
 }
 
 #[inline(always)]
-fn network(frame: &impl Frame, start: u32, ethertype: u16) -> Carried {
-    let protocol = match u16::from_be(ethertype) {
-        IPV4 => frame.load::<1>(start + 9)[0],
-        IPV6 => ipv6(frame, start),
-        _ => protocol::NONE,
-    };
-    Carried { ethertype, protocol, is_tagged: false }
+fn network<F: Frame>(classes: &mut Detailed, frame: &F, start: u32, ethertype: u16, packets: u64) {
+    match ethertype {
+        IPV4 => {
+            classes.ipv4 += packets;
+            transport(classes, frame.load::<1>(start + 9)[0], packets);
+        }
+        IPV6 => {
+            classes.ipv6 += packets;
+            transport(classes, ipv6(frame, start), packets);
+        }
+        ARP => classes.arp += packets,
+        _ => classes.other_ethertype += packets,
+    }
+}
+
+/// By a protocol as IPv4 names it.
+#[inline(always)]
+fn transport(classes: &mut Detailed, protocol: u8, packets: u64) {
+    match protocol {
+        TCP => classes.tcp += packets,
+        UDP => classes.udp += packets,
+        ICMP => classes.icmp += packets,
+        _ => {}
+    }
 }
 
 /// What the extension headers end with, as IPv4 has it.

@@ -1,6 +1,6 @@
 //! The endpoint's map.
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
-use driver_common::{Counters, Detailed, DetailedCounters, Rx, Tx};
+use driver_common::{Counters, DetailedCounters};
 
 use crate::config;
 
@@ -17,32 +17,20 @@ pub fn is_detailed() -> bool {
     config::DETAILED.load() != 0
 }
 
-/// This CPU's counters of received frames, and those by class if there are any. They are always there: the
-/// verifier wants the question asked.
+/// This CPU's counters where frames aren't counted by class. Always there: the verifier wants the question
+/// asked.
 #[inline(always)]
-pub fn rx() -> Option<(&'static mut Rx, Option<&'static mut Detailed>)> {
-    if is_detailed() {
-        let counters = DETAILED.get_ptr_mut(0)?;
-        // SAFETY: each CPU has its own entry, and no two programs of this object run on one CPU at a time
-        // within the same direction; Rx and Tx touch different fields.
-        Some(unsafe { (&mut (*counters).rx, Some(&mut (*counters).rx_detailed)) })
-    } else {
-        let counters = BASIC.get_ptr_mut(0)?;
-        // SAFETY: as above.
-        Some(unsafe { (&mut (*counters).rx, None) })
-    }
+pub fn basic() -> Option<&'static mut Counters> {
+    let counters = BASIC.get_ptr_mut(0)?;
+    // SAFETY: each CPU has its own entry, and no two programs of this object run on one CPU at a time
+    // within the same direction; Rx and Tx touch different fields.
+    Some(unsafe { &mut *counters })
 }
 
-/// The same of sent frames.
+/// This CPU's counters where they are.
 #[inline(always)]
-pub fn tx() -> Option<(&'static mut Tx, Option<&'static mut Detailed>)> {
-    if is_detailed() {
-        let counters = DETAILED.get_ptr_mut(0)?;
-        // SAFETY: as in `rx`.
-        Some(unsafe { (&mut (*counters).tx, Some(&mut (*counters).tx_detailed)) })
-    } else {
-        let counters = BASIC.get_ptr_mut(0)?;
-        // SAFETY: as in `rx`.
-        Some(unsafe { (&mut (*counters).tx, None) })
-    }
+pub fn detailed() -> Option<&'static mut DetailedCounters> {
+    let counters = DETAILED.get_ptr_mut(0)?;
+    // SAFETY: as in `basic`.
+    Some(unsafe { &mut *counters })
 }

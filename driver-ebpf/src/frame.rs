@@ -22,15 +22,21 @@ pub trait Frame {
     /// Ethernet.
     fn without_ethernet(&self) -> Option<(u32, u16)>;
 
-    /// The beginning of the frame as some type, if so much can be read without a call.
+    /// Whether so many bytes can be read without a call.
     #[inline(always)]
-    fn head<T>(&self) -> Option<&T> {
+    fn has(&self, bytes: usize) -> bool {
         let (start, end) = self.linear();
-        if start + size_of::<T>() > end {
-            return None;
-        }
-        // SAFETY: within the frame, as just compared. Only types are asked for that any bytes are valid for.
-        Some(unsafe { &*(start as *const T) })
+        start + bytes <= end
+    }
+
+    /// The beginning of the frame as some type.
+    ///
+    /// # Safety
+    /// The frame [`has`](Self::has) so many bytes, and any are valid for the type.
+    #[inline(always)]
+    unsafe fn head<T>(&self) -> &T {
+        // SAFETY: as the caller says.
+        unsafe { &*(self.linear().0 as *const T) }
     }
 }
 

@@ -34,52 +34,70 @@ pub fn is_tagged(ctx: &TcContext) -> bool {
     unsafe { (*ctx.skb.skb).vlan_present != 0 }
 }
 
-/// What an skb at TCX ingress was on the wire. Its `len` begins at the MAC header (`tcx_run` with
-/// `needs_mac`), and its `wire_len` is just `len`, even after GRO.
+/// Whether an skb is one frame, and not several that GRO merged or that segmentation will make of it.
 #[inline(always)]
-pub fn received(ctx: &TcContext) -> Frames {
-    let skb = ctx.skb.skb;
+pub fn is_one(ctx: &TcContext) -> bool {
     // SAFETY: the context is the one the kernel gave.
-    let (length, gso_size, tag) = unsafe { ((*skb).len, (*skb).gso_size, (*skb).vlan_present) };
-    let tag = u64::from(tag) * VLAN_TAG;
-    if gso_size == 0 {
-        return Frames::one(u64::from(length) + tag);
-    }
-    // SAFETY: as above.
-    let mut frames = merged(unsafe { &*skb });
-    frames.bytes += frames.packets * tag;
-    frames.each += tag;
-    frames
+    unsafe { (*ctx.skb.skb).gso_size == 0 }
 }
 
-/// What an skb at TCX egress will be on the wire.
+/// Bytes of one frame at TCX ingress. Its `len` begins at the MAC header (`tcx_run` with `needs_mac`), and its
+/// `wire_len` is just `len`, even after GRO.
+#[inline(always)]
+pub fn received_one(ctx: &TcContext) -> u64 {
+    // SAFETY: the context is the one the kernel gave.
+    let length = unsafe { (*ctx.skb.skb).len };
+    u64::from(length) + tag(ctx)
+}
+
+/// Bytes of one frame at TCX egress.
+#[inline(always)]
+pub fn sent_one(ctx: &TcContext) -> u64 {
+    // SAFETY: the context is the one the kernel gave.
+    let length = unsafe { (*ctx.skb.skb).wire_len };
+    u64::from(length) + tag(ctx)
+}
+
+/// What several at TCX ingress were on the wire.
+#[inline(always)]
+pub fn received(ctx: &TcContext) -> Frames {
+    // SAFETY: the context is the one the kernel gave.
+    let frames = merged(unsafe { &*ctx.skb.skb });
+    with_tags(frames, ctx)
+}
+
+/// What several at TCX egress will be on the wire.
 #[inline(always)]
 pub fn sent(ctx: &TcContext) -> Frames {
-    let skb = ctx.skb.skb;
     // SAFETY: the context is the one the kernel gave.
-    let (length, gso_size, tag) = unsafe { ((*skb).wire_len, (*skb).gso_size, (*skb).vlan_present) };
-    let tag = u64::from(tag) * VLAN_TAG;
-    if gso_size == 0 {
-        return Frames::one(u64::from(length) + tag);
-    }
-    // SAFETY: as above.
-    let skb = unsafe { &*skb };
-    let mut frames = if skb.gso_segs != 0 && skb.len <= BIG {
+    let skb = unsafe { &*ctx.skb.skb };
+    let length = skb.wire_len;
+    let frames = if skb.gso_segs != 0 && skb.len <= BIG {
         // `qdisc_pkt_len_init` has added the headers of all segments but the first.
         let packets = skb.gso_segs.into();
         Frames { packets, bytes: length.into(), each: each_as_kernel_has_it(skb, packets) }
     } else {
         unusual(skb)
     };
-    frames.bytes += frames.packets * tag;
-    frames.each += tag;
-    frames
+    with_tags(frames, ctx)
+}
+
+#[inline(always)]
+fn tag(ctx: &TcContext) -> u64 {
+    // SAFETY: the context is the one the kernel gave.
+    u64::from(unsafe { (*ctx.skb.skb).vlan_present }) * VLAN_TAG
+}
+
+#[inline(always)]
+fn with_tags(frames: Frames, ctx: &TcContext) -> Frames {
+    let tag = tag(ctx);
+    Frames { bytes: frames.bytes + frames.packets * tag, each: frames.each + tag, ..frames }
 }
 
 /// A GRO packet, or a GSO packet that a virtual link handed over whole.
 #[inline(never)]
 fn merged(skb: &__sk_buff) -> Frames {
-    let headers = headers::parse(skb);
+    let headers = headers::usual(skb).unwrap_or_else(|| headers::parse(skb));
     let packets = match u64::from(skb.gso_segs) {
         0 => segments(skb, headers.all),
         known => known,

@@ -3,6 +3,7 @@
 
 mod support;
 mod protocol {
+    pub mod detailed;
     pub mod handover;
     pub mod import;
     pub mod lifecycle;
@@ -19,8 +20,8 @@ mod protocol {
 
 fn main() -> std::process::ExitCode {
     use protocol::{
-        handover, import, lifecycle, logs, messages, metrics, options, reports, rescue, restart, transport,
-        tun,
+        detailed, handover, import, lifecycle, logs, messages, metrics, options, reports, rescue, restart,
+        transport, tun,
     };
 
     let trials = [
@@ -34,6 +35,7 @@ fn main() -> std::process::ExitCode {
         reports::trials(),
         rescue::trials(),
         handover::trials(),
+        detailed::trials(),
         restart::trials(),
         import::trials(),
     ];

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod bpf;
 mod build;
 mod busybox;
@@ -53,6 +54,9 @@ enum Command {
     Test(test::Options),
     /// Hand a netdev to a container, move traffic, compare the counters
     Demo(demo::Options),
+    /// Measure this driver beside what one would otherwise have
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Run a program in a throw-away guest that has two NICs with SR-IOV
     Vm {
         /// End the guest after this time
@@ -82,6 +86,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Build { release } => build::driver(*release).map(drop),
         Command::Test(options) => test::run(options),
         Command::Demo(options) => demo::run(options),
+        Command::Bench(bench) => bench::run(bench),
         Command::Vm { seconds, program } => {
             let ended = vm::run(&vm::prepare()?, program, Duration::from_secs(*seconds))?;
             // Without a code it was killed.

@@ -4,6 +4,7 @@ use std::fs;
 use docker_passthrough::{
     counters::{Adopted, Counters, Error, Hook, Plan, SpoofCheck},
     device::mac::Mac,
+    state::model::CounterSet,
 };
 
 use super::{
@@ -54,6 +55,44 @@ fn other_programs_are_replaced_in_place() {
         assert_eq!(lab.counters.adopt(&lab.endpoint, &lab.plan).unwrap(), Adopted::Unchanged);
         assert_eq!((lab.tx().packets, lab.rx().packets), (400, 400));
     }
+}
+
+/// What is counted stays what it was, with other programs and with the same.
+#[test]
+fn classes_are_counted_on() {
+    for rx_hook in [Hook::Xdp, Hook::Tcx] {
+        let mut lab = Lab::new(Setup { rx_hook, counters: CounterSet::Detailed, ..Setup::default() });
+        count(&lab);
+        for (counters, adopted) in [
+            (Counters::new(lab.bpffs()), Adopted::Unchanged),
+            (Counters::with_object(lab.bpffs(), another_object()), Adopted::Replaced),
+            (Counters::new(lab.bpffs()), Adopted::Replaced),
+        ] {
+            lab.counters = counters;
+            assert_eq!(lab.counters.adopt(&lab.endpoint, &lab.plan).unwrap(), adopted);
+            count(&lab);
+        }
+        for from in [From::Container, From::Far] {
+            let classes = lab.classes(from);
+            assert_eq!((classes.unicast, classes.udp), (800, 800), "{from:?}, {rx_hook}");
+        }
+    }
+}
+
+/// A map without room for classes is never counted into as if it had.
+#[test]
+fn a_basic_map_stays_basic() {
+    let mut lab = Lab::new(Setup::default());
+    count(&lab);
+    let programs = lab.program_ids();
+    let basic = lab.plan;
+    lab.plan = Plan { counters: CounterSet::Detailed, ..basic };
+    let adopted = lab.counters.adopt(&lab.endpoint, &lab.plan).unwrap();
+    assert_eq!(adopted, Adopted::Kept { pinned: 40, ours: 328 });
+    assert_eq!(lab.program_ids(), programs);
+    count(&lab);
+    assert_eq!(lab.counters.adopt(&lab.endpoint, &basic).unwrap(), Adopted::Unchanged);
+    assert_eq!(lab.read().detailed, None);
 }
 
 /// A driver that reports forged frames, and one that doesn't, in turn.
@@ -124,24 +163,27 @@ fn what_is_gone_is_said() {
     assert!(matches!(error, Error::NotCounted { .. }), "{error}");
 }
 
-/// Ours, with `TCX_PASS` for `TCX_NEXT` and `XDP_PASS` loaded by another instruction.
+/// Ours, with the map's key set by another instruction that sets the same.
 fn another_object() -> &'static [u8] {
+    const MOV: u8 = 0xb7;
+    const MOV_32_BITS: u8 = 0xb4;
+    const STORE_32_BITS: u8 = 0x63;
+    const FRAME_POINTER: u8 = 10;
     let mut object = fs::read(env!("BPF_OBJECT")).unwrap();
-    // An instruction that sets r0: BPF_LD_IMM64 in two, or a 64-bit or 32-bit BPF_MOV.
-    let set_r0 = |code: u8, value: i32| {
-        let [a, b, c, d] = value.to_le_bytes();
-        [code, 0, 0, 0, a, b, c, d]
-    };
-    for (from, to) in [(set_r0(0x18, -1), set_r0(0x18, 0)), (set_r0(0xb7, 2), set_r0(0xb4, 2))] {
-        let mut found = 0;
-        for at in (0..object.len() - 8).step_by(8) {
-            if object[at..at + 8] == from {
-                object[at..at + 8].copy_from_slice(&to);
-                found += 1;
-            }
+    let mut found = 0;
+    for at in (0..object.len() - 16).step_by(8) {
+        // `rN = 0`, and `*(u32 *)(r10 + …) = rN`.
+        let &[code, register, 0, 0, 0, 0, 0, 0, store, registers, _, 0xff, 0, 0, 0, 0] = &object[at..at + 16]
+        else {
+            continue;
+        };
+        if (code, store, registers) == (MOV, STORE_32_BITS, register << 4 | FRAME_POINTER) {
+            object[at] = MOV_32_BITS;
+            found += 1;
         }
-        assert!(found > 0, "the object has no {from:x?} to replace");
     }
+    // Two ways of counting in each of three programs.
+    assert!(found >= 6, "the object sets its keys in another way");
     // aya wants it aligned.
     let bytes = bytes_of(vec![0_u64; object.len().div_ceil(8)].leak());
     bytes[..object.len()].copy_from_slice(&object);

@@ -272,7 +272,8 @@ fn tags_beside_the_frame() {
     let lab = Lab::new(Setup { offloads: true, ..setup(Hook::Tcx) });
     let Lab { container, far, .. } = &lab;
     far.ip(&format!("link add out0 type veth peer name in0 netns {}", container.0));
-    container.ip("link add br0 type bridge");
+    // It would join a group.
+    container.ip("link add br0 type bridge mcast_snooping 0");
     for port in [DUT, "in0"] {
         container.ip(&format!("link set {port} master br0"));
     }

@@ -124,7 +124,7 @@ fn every_good_value_is_taken() {
         ("prefix", &["net", "wan-", "a"]),
         ("mtu", &["68", "1280", "1500", "9000"]),
         ("rx_hook", &["auto", "xdp", "tcx"]),
-        ("counters", &["basic"]),
+        ("counters", &["basic", "detailed"]),
         ("force", &["0", "1"]),
     ];
     for (key, values) in good {

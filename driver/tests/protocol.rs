@@ -3,6 +3,7 @@
 
 mod support;
 mod protocol {
+    pub mod confined;
     pub mod handover;
     pub mod import;
     pub mod lifecycle;
@@ -10,17 +11,19 @@ mod protocol {
     pub mod messages;
     pub mod metrics;
     pub mod options;
+    pub mod reconcile;
     pub mod reports;
     pub mod rescue;
     pub mod restart;
+    pub mod state;
     pub mod transport;
     pub mod tun;
 }
 
 fn main() -> std::process::ExitCode {
     use protocol::{
-        handover, import, lifecycle, logs, messages, metrics, options, reports, rescue, restart, transport,
-        tun,
+        confined, handover, import, lifecycle, logs, messages, metrics, options, reconcile, reports, rescue,
+        restart, state, transport, tun,
     };
 
     let trials = [
@@ -33,9 +36,12 @@ fn main() -> std::process::ExitCode {
         tun::trials(),
         reports::trials(),
         rescue::trials(),
+        reconcile::trials(),
         handover::trials(),
+        confined::trials(),
         restart::trials(),
         import::trials(),
+        state::trials(),
     ];
     support::machine::main(trials.into_iter().flatten().collect())
 }

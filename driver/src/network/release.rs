@@ -191,7 +191,12 @@ impl Driver {
         if *up {
             self.rtnl.set_up(link.ifindex, true).await?;
         }
-        for error in self.rtnl.restore_addressing(link.ifindex, addressing).await {
+        let mut errors = self.rtnl.restore_addressing(link.ifindex, addressing).await;
+        if !errors.is_empty() {
+            // What is back is left alone.
+            errors = self.rtnl.restore_addressing(link.ifindex, addressing).await;
+        }
+        for error in errors {
             tracing::error!(%id, netdevice = name, %error, "the host's address or route is not back");
         }
         fault::point!("release.addressed");

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod counters;
 pub mod device;
 pub mod docker;
+mod fault;
 pub mod http;
 pub mod metrics;
 pub mod network;

@@ -4,6 +4,7 @@
 mod support;
 mod engine {
     pub mod addressing;
+    pub mod confined;
     pub mod errors;
     pub mod failure;
     pub mod hostile;
@@ -15,7 +16,9 @@ mod engine {
 }
 
 fn main() -> std::process::ExitCode {
-    use engine::{addressing, errors, failure, hostile, import, lifecycle, metrics, restart, traffic};
+    use engine::{
+        addressing, confined, errors, failure, hostile, import, lifecycle, metrics, restart, traffic,
+    };
 
     // Those that take longest come first.
     let trials = [
@@ -28,6 +31,7 @@ fn main() -> std::process::ExitCode {
         addressing::trials(),
         errors::trials(),
         import::trials(),
+        confined::trials(),
     ];
     support::machine::main(trials.into_iter().flatten().collect())
 }

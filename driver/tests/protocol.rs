@@ -3,6 +3,7 @@
 
 mod support;
 mod protocol {
+    pub mod confined;
     pub mod detailed;
     pub mod handover;
     pub mod import;
@@ -11,17 +12,19 @@ mod protocol {
     pub mod messages;
     pub mod metrics;
     pub mod options;
+    pub mod reconcile;
     pub mod reports;
     pub mod rescue;
     pub mod restart;
+    pub mod state;
     pub mod transport;
     pub mod tun;
 }
 
 fn main() -> std::process::ExitCode {
     use protocol::{
-        detailed, handover, import, lifecycle, logs, messages, metrics, options, reports, rescue, restart,
-        transport, tun,
+        confined, detailed, handover, import, lifecycle, logs, messages, metrics, options, reconcile,
+        reports, rescue, restart, state, transport, tun,
     };
 
     let trials = [
@@ -34,10 +37,13 @@ fn main() -> std::process::ExitCode {
         tun::trials(),
         reports::trials(),
         rescue::trials(),
+        reconcile::trials(),
         handover::trials(),
         detailed::trials(),
+        confined::trials(),
         restart::trials(),
         import::trials(),
+        state::trials(),
     ];
     support::machine::main(trials.into_iter().flatten().collect())
 }

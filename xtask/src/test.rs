@@ -44,6 +44,8 @@ enum Suite {
     Unit,
     /// The real binary, spoken to as an engine would
     Protocol,
+    /// A driver that dies, fails or hangs between any two steps
+    Faults,
     /// The counters against generators' own figures
     Counting,
     /// The real binary under real engines, the installed one and those of other Debian releases
@@ -82,7 +84,7 @@ pub fn run(options: &Options) -> Result<()> {
         must_be_root("test", "tests make netdevs and start engines")?;
     }
     packages::ensure("testing", &needs(&suites))?;
-    if suites.iter().any(|suite| matches!(suite, Suite::Protocol | Suite::Engine)) {
+    if suites.iter().any(|suite| matches!(suite, Suite::Protocol | Suite::Faults | Suite::Engine)) {
         busybox::ensure()?;
         prometheus::ensure()?;
     }
@@ -91,7 +93,11 @@ pub fn run(options: &Options) -> Result<()> {
     let built: Vec<_> = suites.iter().copied().filter(runs).collect();
     if !built.is_empty() {
         bpf::build(None)?;
-        process::step("Building the tests", cargo_test(&built).arg("--no-run"), BUILDING)?;
+    }
+    // That of the faults is another driver.
+    let (faults, others) = built.into_iter().partition::<Vec<_>, _>(|suite| *suite == Suite::Faults);
+    for together in [others, faults].into_iter().filter(|suites| !suites.is_empty()) {
+        process::step("Building the tests", cargo_test(&together).arg("--no-run"), BUILDING)?;
     }
     let mut outcomes = Vec::new();
     for suite in suites {
@@ -138,7 +144,7 @@ fn needs(suites: &[Suite]) -> Vec<Need> {
     if suites.contains(&Suite::Engine) {
         needs.extend(engine::needs());
     }
-    if suites.iter().any(|suite| matches!(suite, Suite::Protocol | Suite::Counting | Suite::Engine)) {
+    if suites.iter().any(|suite| !matches!(suite, Suite::Unit | Suite::Sriov)) {
         needs.extend([
             Need::program("bpftool", &["bpftool"]),
             Need::program("ip", &["iproute2"]),
@@ -173,6 +179,9 @@ fn cargo_test(suites: &[Suite]) -> Command {
         test.args(["--workspace", "--lib", "--bins"]);
     } else {
         test.args(["--package", "docker-passthrough"]);
+    }
+    if suites.contains(&Suite::Faults) {
+        test.args(["--features", "faults"]);
     }
     for suite in suites.iter().filter(|suite| **suite != Suite::Unit) {
         test.args(["--test", &suite.to_string()]);

@@ -22,14 +22,20 @@ use crate::{
     metrics::{self, Recorder},
     network::Driver,
     plugin::{routes::Calls, server},
-    state::{NetworkId, Store},
+    state::{EndpointId, NetworkId, Store},
 };
 
 /// Where engines look for plugins (Docker's docs/extend/plugin_api.md).
 const PLUGINS: &str = "/run/docker/plugins";
 
-/// How often what is remembered is compared with what is: containers can end without any call.
+/// After the kernel could not tell what becomes of netdevs, it is asked to again.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// How long after something that is left to do: what hindered it may be over then.
+const SOON: Duration = Duration::from_millis(500);
+
+/// When Docker is asked again about a network that it does not have.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// How often in a row Docker has to say that it has no such network.
 const CERTAIN: u32 = 2;
@@ -53,6 +59,13 @@ pub struct Serve {
     /// Serve metrics at /metrics there, for Prometheus: HOST:PORT, or unix: and the path of a socket
     #[arg(long, env = "DOCKER_PASSTHROUGH_METRICS", value_name = "ADDR")]
     metrics: Option<metrics::Address>,
+    /// For tests: how often all endpoints are looked at, in seconds
+    #[arg(long, hide = true, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    look: Duration,
+}
+
+fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
+    text.parse::<std::num::NonZeroU32>().map(|seconds| Duration::from_secs(seconds.get().into()))
 }
 
 impl Serve {
@@ -84,7 +97,8 @@ impl Serve {
             });
             tokio::spawn(keep_names(Arc::clone(&driver), docker.clone(), names));
             // Beside the calls: the socket answers at once.
-            tokio::spawn(keep_true(Arc::clone(&driver), docker));
+            tokio::spawn(keep_watching(Arc::clone(&driver)));
+            tokio::spawn(keep_true(Arc::clone(&driver), docker, self.look));
             let recorder = Recorder::new(Calls::names());
             if let Some((listening, address)) = metrics {
                 let serving =
@@ -136,14 +150,18 @@ fn on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Compares what is remembered with what is, at the start and from time to time.
-async fn keep_true(driver: Arc<Driver>, docker: Docker) {
+/// Compares what is remembered with what is: at the start, when something is left to do, and each `look`.
+async fn keep_true(driver: Arc<Driver>, docker: Docker, look: Duration) {
     driver.adopt_all().await;
-    let mut unknown = BTreeMap::new();
-    let mut tick = tokio::time::interval(LOOK);
+    let mut unknown = Unknown::new();
+    let mut tick = tokio::time::interval(look);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tick.tick().await;
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = driver.wanted() => tokio::time::sleep(SOON).await,
+            () = tokio::time::sleep(AGAIN), if unknown.values().any(|times| *times < CERTAIN) => {}
+        }
         let looking = Arc::clone(&driver);
         // A task of its own: one pass that panics is not the last.
         let pass = tokio::spawn(async move {
@@ -157,28 +175,48 @@ async fn keep_true(driver: Arc<Driver>, docker: Docker) {
     }
 }
 
-/// Remembers containers that were renamed, and forgets the networks that Docker says it does not have, in
-/// `unknown` how often in a row.
-async fn compare_networks(driver: &Driver, docker: &Docker, unknown: &mut BTreeMap<NetworkId, u32>) {
-    for id in driver.state().networks.keys() {
-        match docker.network(id).await {
+/// Has the kernel tell what becomes of netdevs, so that those that come home are not waited for.
+async fn keep_watching(driver: Arc<Driver>) {
+    loop {
+        if let Err(error) = driver.watch().await {
+            tracing::warn!(%error, "netdevs are only looked at from time to time");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What Docker says that it does not have, a network or an endpoint of it, and how often in a row it has.
+type Unknown = BTreeMap<(NetworkId, Option<EndpointId>), u32>;
+
+/// Remembers containers that were renamed, and forgets what Docker says that it does not have.
+async fn compare_networks(driver: &Driver, docker: &Docker, unknown: &mut Unknown) {
+    let (state, before) = (driver.state(), std::mem::take(unknown));
+    let mut missed = |id: &NetworkId, endpoint: Option<EndpointId>| {
+        let key = (id.clone(), endpoint);
+        let times = before.get(&key).copied().unwrap_or_default() + 1;
+        unknown.insert(key, times);
+        times >= CERTAIN
+    };
+    for (id, network) in &state.networks {
+        let forgotten = match docker.network(id).await {
+            Ok(None) if missed(id, None) => driver.forget_removed(id).await,
+            Ok(None) => Ok(()),
             Ok(Some(names)) => {
-                unknown.remove(id);
-                if let Err(error) = driver.remember_names(id, names).await {
-                    tracing::warn!(network = id.short(), %error, "remembering names");
+                let absent = network.endpoints.keys().filter(|id| !names.containers.contains_key(*id));
+                let absent: Vec<_> = absent.cloned().collect();
+                let mut forgotten = driver.remember_names(id, names).await.map(drop);
+                for endpoint in &absent {
+                    if driver.is_waiting(id, endpoint).await && missed(id, Some(endpoint.clone())) {
+                        forgotten = driver.delete_endpoint(id, endpoint).await;
+                    }
                 }
-            }
-            Ok(None) => {
-                let times = unknown.entry(id.clone()).or_default();
-                *times += 1;
-                if *times >= CERTAIN
-                    && let Err(error) = driver.forget_removed(id).await
-                {
-                    tracing::error!(network = id.short(), %error, "forgetting");
-                }
+                forgotten
             }
             // Only Docker's own word counts.
             Err(_) => return unknown.clear(),
+        };
+        if let Err(error) = forgotten {
+            tracing::error!(network = id.short(), %error, "forgetting");
         }
     }
 }

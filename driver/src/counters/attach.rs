@@ -18,7 +18,10 @@ use super::{
     pins::{self, PinnedLink, Pins},
     reports::Reports,
 };
-use crate::state::{id::EndpointId, model::CounterSet};
+use crate::{
+    fault,
+    state::{id::EndpointId, model::CounterSet},
+};
 
 /// The BPF programs, as `cargo xtask build-ebpf` made them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BPF_OBJECT"));
@@ -107,10 +110,15 @@ impl Counters {
     }
 
     fn attach_at(&self, pins: &Pins, endpoint: &EndpointId, plan: &Plan) -> Result<()> {
+        fault::step!("counters.folder");
         let mut ebpf = self.load(pins, endpoint, plan)?;
+        fault::step!("counters.map");
         let rx = link(&mut ebpf, endpoint, plan, plan.rx_hook.receive())?;
+        fault::step!("counters.rx_linked");
         pins.pin_rx(&rx)?;
+        fault::step!("counters.rx_pinned");
         let tx = link(&mut ebpf, endpoint, plan, AttachType::TcxEgress)?;
+        fault::step!("counters.tx_linked");
         pins.pin_tx(&tx)
     }
 

@@ -82,6 +82,10 @@ pub enum Error {
         /// The endpoint.
         endpoint: EndpointId,
     },
+    /// A fault point was told to fail.
+    #[cfg(feature = "faults")]
+    #[error(transparent)]
+    Fault(#[from] crate::fault::Injected),
     /// The programs could not be loaded.
     #[error("endpoint {endpoint}: loading its BPF programs failed: {source}")]
     Load {

@@ -18,7 +18,7 @@ use super::{
     Error, Result,
     kernel::{self, Attachment},
 };
-use crate::state::id::EndpointId;
+use crate::{fault, state::id::EndpointId};
 
 /// Where the kernel expects its BPF file system, and systemd mounts it.
 const STANDARD: &str = "/sys/fs/bpf";
@@ -105,6 +105,7 @@ impl Pins {
             }
         }
         for name in [TX, RX, COUNTERS] {
+            fault::step!("counters.removing");
             let path = self.folder.join(name);
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -113,6 +114,7 @@ impl Pins {
                 _ => {}
             }
         }
+        fault::step!("counters.removed");
         match fs::remove_dir(&self.folder) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("remove")(error)),
             _ => Ok(()),

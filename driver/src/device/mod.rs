@@ -16,6 +16,7 @@ pub mod stats;
 pub mod tuning;
 pub mod upper;
 pub mod vf;
+pub mod watch;
 
 pub use change::Change;
 pub use link::{Link, LinkRef};

@@ -3,6 +3,7 @@
 use std::{fs, io, path::Path};
 
 use super::{Link, link::Parent};
+use crate::fault;
 
 /// Kernel drivers of PFs, and those of their VFs where these are other ones.
 const VF_DRIVERS: [(&str, &str); 5] =
@@ -31,8 +32,10 @@ impl Vf {
 pub fn bind(address: &str, driver: &str) -> io::Result<()> {
     let wanted = parent(address).sysfs().join("driver_override");
     fs::write(&wanted, driver)?;
+    fault::step!("vf.driver_wanted");
     let probed = fs::write("/sys/bus/pci/drivers_probe", address);
     // A line feed takes the wish back: whoever unbinds it later shall find it as it was.
+    fault::step!("vf.probed");
     fs::write(&wanted, "\n")?;
     probed?;
     // The write succeeds even if the probe failed.
@@ -48,6 +51,7 @@ pub fn rebind(address: &str) -> io::Result<()> {
         return Err(io::Error::other(format!("{address} has no driver")));
     };
     fs::write(parent(address).sysfs().join("driver/unbind"), address)?;
+    fault::step!("vf.unbound");
     bind(address, &driver)
 }
 
@@ -79,7 +83,10 @@ pub fn set_vfs(pf: &Link, count: u32) -> io::Result<()> {
     let Some(parent) = pci(pf) else {
         return Err(io::Error::other(format!("{} is no PCI netdev", pf.name)));
     };
-    fs::write(parent.sysfs().join("sriov_numvfs"), count.to_string())
+    fault::step!("vfs.setting");
+    fs::write(parent.sysfs().join("sriov_numvfs"), count.to_string())?;
+    fault::step!("vfs.set");
+    Ok(())
 }
 
 /// The kernel driver that a VF of this PF gets: that of its siblings, else the one that goes with the PF's.

@@ -30,6 +30,7 @@ use super::{
     netns::NetNs,
     rtnl::{Error, REQUEST, Result},
 };
+use crate::fault;
 
 /// `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;
@@ -41,12 +42,17 @@ const NLMSG_HEADER: usize = 16;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
-const IFLA_IFNAME: u16 = 3;
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+
+pub(super) const IFLA_IFNAME: u16 = 3;
 const IFLA_LINK: u16 = 5;
 const IFLA_LINKINFO: u16 = 18;
-const IFLA_IFALIAS: u16 = 20;
+pub(super) const IFLA_IFALIAS: u16 = 20;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_PROP_LIST: u16 = 52;
+pub(super) const IFLA_PARENT_DEV_NAME: u16 = 56;
+pub(super) const IFLA_PARENT_DEV_BUS_NAME: u16 = 57;
 const IFLA_ALT_IFNAME: u16 = 53;
 const IFLA_INFO_KIND: u16 = 1;
 
@@ -150,6 +156,16 @@ pub(super) fn message_at<'a>(rest: &mut &'a [u8]) -> Option<(Header, &'a [u8])> 
     let body = rest.get(NLMSG_HEADER..len)?;
     *rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
     Some((Header { kind, sequence }, body))
+}
+
+/// The netdevs that messages tell of: the number and the attributes of each.
+pub(super) fn links_in(mut rest: &[u8]) -> impl Iterator<Item = (u32, impl Iterator<Item = (u16, &[u8])>)> {
+    std::iter::from_fn(move || message_at(&mut rest))
+        .filter(|(header, _)| matches!(header.kind, RTM_NEWLINK | RTM_DELLINK))
+        .filter_map(|(_, body)| {
+            let ifindex = i32::from_ne_bytes(*body.get(4..)?.first_chunk()?).cast_unsigned();
+            Some((ifindex, attributes(body.get(IFINFOMSG..)?)))
+        })
 }
 
 /// What an error, an acknowledgement or the end of a dump says.
@@ -314,6 +330,7 @@ impl Rtnl {
         request.attributes.push(LinkAttribute::PropList(vec![prop]));
         let name = String::from_utf8_lossy(name);
         let what = format!("taking the alternative name {name} off netdev {ifindex}");
+        fault::point!("altname.removing");
         self.raw().ask(&what, RouteNetlinkMessage::DelLinkProp(request), NLM_F_ACK).await.map(drop)
     }
 }

@@ -15,6 +15,7 @@ use super::{
     netns::NetNs,
     raw::{Raw, attributes},
 };
+use crate::fault;
 
 /// How long the kernel may take for one answer. Requests have no timeout of their own, and an answer
 /// that the crate can't decode never ends its stream.
@@ -51,6 +52,13 @@ pub enum Error {
 
 /// The device room's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(feature = "faults")]
+impl From<fault::Injected> for Error {
+    fn from(injected: fault::Injected) -> Self {
+        Self::io("a request", injected.into())
+    }
+}
 
 impl Error {
     pub(crate) fn io(what: impl Into<String>, source: io::Error) -> Self {
@@ -185,11 +193,17 @@ pub(super) async fn acked(
     request: impl Future<Output = std::result::Result<(), rtnetlink::Error>>,
 ) -> Result<()> {
     let what = what.into();
-    match tokio::time::timeout(REQUEST, request).await {
+    let asked = async {
+        fault::point!("netlink.ask");
+        let answer = request.await;
+        fault::point!("netlink.answered");
+        Result::<_>::Ok(answer)
+    };
+    let Ok(answer) = tokio::time::timeout(REQUEST, asked).await else { return Err(Error::Timeout { what }) };
+    match answer? {
         // The crate's property requests take an acknowledgement, which has no code, for an error.
-        Ok(Err(rtnetlink::Error::NetlinkError(message))) if message.code.is_none() => Ok(()),
-        Ok(answer) => answer.map_err(|error| Error::netlink(what, error)),
-        Err(_) => Err(Error::Timeout { what }),
+        Err(rtnetlink::Error::NetlinkError(message)) if message.code.is_none() => Ok(()),
+        answer => answer.map_err(|error| Error::netlink(what, error)),
     }
 }
 

@@ -3,6 +3,7 @@ use super::{CreateEndpoint, Driver, Error, Result, caller::Caller, now};
 use crate::{
     counters::{self, Hook, Plan, SpoofCheck},
     device::{Change, Link, Mac, features::XdpFeatures},
+    fault,
     state::{
         Endpoint, EndpointId, Mode, Network, Original, VfGrant,
         model::{Lower, NetworkOptions, RxHook},
@@ -65,15 +66,28 @@ impl Driver {
                 self.remember(request, chosen).await?
             }
         };
-        let (marked, warnings) = match self.prepare(link, network, id, &endpoint).await {
-            Ok(prepared) => prepared,
+        match self.complete(link, network, request, &endpoint).await {
+            Ok(()) => Ok(endpoint.mac),
             Err(error) => {
                 if let Err(undo) = self.release(network_id, id, &endpoint).await {
                     tracing::error!(%id, error = %undo, "undoing a failed assignment");
+                    self.look_soon();
                 }
-                return Err(error);
+                Err(error)
             }
-        };
+        }
+    }
+
+    /// All that follows once it is remembered who has the netdev.
+    async fn complete(
+        &self,
+        link: Link,
+        network: &Network,
+        request: &CreateEndpoint,
+        endpoint: &Endpoint,
+    ) -> Result<()> {
+        let (network_id, id) = (&request.network, &request.endpoint);
+        let (marked, warnings) = self.prepare(link, network, id, endpoint).await?;
         if !marked || !warnings.is_empty() {
             self.store
                 .update(|state| {
@@ -84,11 +98,13 @@ impl Driver {
                 })
                 .await?;
         }
-        Ok(endpoint.mac)
+        fault::point!("assign.done");
+        Ok(())
     }
 
     /// Before anything is changed, so that whatever dies, somebody knows what it was.
     async fn remember(&self, request: &CreateEndpoint, chosen: Chosen) -> Result<(Link, Endpoint)> {
+        fault::point!("assign.chosen");
         let Chosen { link, mac, vf, lower } = chosen;
         let link = self.cleared(link).await?;
         let endpoint = Endpoint {
@@ -108,6 +124,7 @@ impl Driver {
             lower,
             unmarked: false,
             warnings: Vec::new(),
+            ending: false,
         };
         let remembered = endpoint.clone();
         let refused = self
@@ -138,6 +155,7 @@ impl Driver {
     ) -> Result<(bool, Vec<String>)> {
         let options = &network.options;
         let set = |ifindex, change: Change| async move { self.rtnl.change(ifindex, &change).await };
+        fault::point!("assign.remembered");
         self.rtnl.set_up(link.ifindex, false).await?;
         let (link, warnings) = match &endpoint.vf {
             Some(grant) => self.configure_vf(link, network, endpoint, grant).await?,
@@ -154,6 +172,7 @@ impl Driver {
         }
         set(ifindex, Change { alias: Some(self.tag(id, endpoint)), ..Change::default() }).await?;
 
+        fault::point!("assign.tagged");
         let features = self.xdp_features(&link).await;
         let plan = Plan {
             ifindex,
@@ -173,6 +192,7 @@ impl Driver {
             attached => attached,
         })
         .await?;
+        fault::point!("assign.counted");
         // Last: a netdev at home without it is one that is back, or that we never got done with.
         Ok((self.rtnl.mark(ifindex).await?, warnings))
     }

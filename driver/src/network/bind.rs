@@ -2,7 +2,10 @@
 use std::time::Duration;
 
 use super::{Driver, Error, Result, blocking};
-use crate::device::{Change, Link, LinkRef, link::require, pci};
+use crate::{
+    device::{Change, Link, LinkRef, link::require, pci},
+    fault,
+};
 
 /// A VF's driver makes its netdev, and udev names it, within this time.
 const NETDEV: Duration = Duration::from_secs(3);
@@ -29,6 +32,7 @@ impl Driver {
         let _names = self.names.lock().await;
         let bound = address.to_owned();
         let what = format!("{address}: rebinding its driver");
+        fault::point!("vf.refreshing");
         if let Err(error) = blocking(what, move || pci::rebind(&bound)).await {
             tracing::error!(netdevice = name, %error, "the VF");
         }
@@ -39,6 +43,7 @@ impl Driver {
                 return Ok(None);
             }
         };
+        fault::point!("vf.fresh");
         self.rtnl.set_up(fresh.ifindex, false).await?;
         if fresh.name != name {
             let change = Change { name: Some(name.to_owned()), ..Change::default() };

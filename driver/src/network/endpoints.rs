@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use super::{CreateEndpoint, Driver, Error, Joined, Result, caller::Caller, locate::Place, now};
 use crate::{
     device::Mac,
+    fault,
     state::{Endpoint, EndpointId, Mode, Network, NetworkId},
 };
 
@@ -35,7 +36,7 @@ impl Driver {
         }
         if let Some(known) = network.endpoints.get(id) {
             // Asked again: the answer to the first time was lost. If the driver was, half way, it starts over.
-            let whole = known.joined.is_some() || self.is_ready(id, known).await?;
+            let whole = !known.ending && (known.joined.is_some() || self.is_ready(id, known).await?);
             if whole && (mac.is_none() || *mac == known.mac) {
                 return Ok(known.mac);
             }
@@ -108,6 +109,7 @@ impl Driver {
                 }
             })
             .await?;
+        fault::point!("join.remembered");
         self.ask_names(network_id);
         Ok(Joined {
             netdev: endpoint.original.name,
@@ -124,7 +126,8 @@ impl Driver {
         let _hold = self.hold(network_id, id).await;
         let state = self.store.get();
         let Some(endpoint) = state.endpoint(network_id, id) else { return self.recover_stray(id).await };
-        self.release(network_id, id, endpoint).await
+        self.remember_end(network_id, |other| other == id).await;
+        self.release(network_id, id, endpoint).await.inspect_err(|_| self.look_soon())
     }
 
     fn network(&self, id: &NetworkId) -> Result<Network> {

@@ -11,7 +11,7 @@ use std::{
 
 use ipnet::IpNet;
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::{
     counters::{self, Counters},
@@ -39,6 +39,7 @@ mod standin;
 mod strays;
 pub mod upkeep;
 mod vf;
+mod watch;
 
 pub use assign::spoof_check;
 use choice::Reservations;
@@ -134,6 +135,10 @@ pub enum Error {
         /// Why it failed.
         source: io::Error,
     },
+    /// A fault point was told to fail.
+    #[cfg(feature = "faults")]
+    #[error(transparent)]
+    Fault(#[from] crate::fault::Injected),
     /// The netdev exists, but where is not known.
     #[error("{netdevice}: exists, but in no namespace that could be looked into, and stays reserved{}",
         if unseen.is_empty() { String::new() } else { format!(" (not looked into: {})", unseen.join("; ")) })]
@@ -225,9 +230,13 @@ pub struct Driver {
     names: tokio::sync::Mutex<()>,
     /// Held while a netdevice is looked at and claimed, so that no two networks get the same.
     claims: tokio::sync::Mutex<()>,
+    /// Networks that are being looked at.
+    looked_at: Mutex<HashSet<NetworkId>>,
     /// Networks whose containers' names may have changed.
     renamed: mpsc::Sender<NetworkId>,
     upkeep: Upkeep,
+    /// Something is left to do that no call will ask for.
+    look: Notify,
 }
 
 impl Driver {
@@ -253,9 +262,21 @@ impl Driver {
             reserved: Reservations::default(),
             names: tokio::sync::Mutex::default(),
             claims: tokio::sync::Mutex::default(),
+            looked_at: Mutex::default(),
             renamed,
             upkeep: Upkeep::default(),
+            look: Notify::new(),
         })
+    }
+
+    /// Until something is left to do that no call will ask for.
+    pub async fn wanted(&self) {
+        self.look.notified().await;
+    }
+
+    /// Docker does not ask again for what failed: we do.
+    fn look_soon(&self) {
+        self.look.notify_one();
     }
 
     /// The state as it is on disk.

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use super::{CreateNetwork, Driver, Error, Result, now, options, options::BadOption, options::Requested};
 use crate::{
     device::{Link, LinkRef, pci},
+    fault,
     state::{Mode, Network, NetworkId, NetworkOptions},
 };
 
@@ -23,9 +24,7 @@ impl Driver {
             return if same { Ok(()) } else { Err(Error::NetworkExists(request.network.clone())) };
         }
         let (network, link) = self.claim(&request.network, requested, gateways).await?;
-        if network.mode == Mode::Sriov
-            && let Err(error) = self.enable_vfs(&link, &network.options).await
-        {
+        if let Err(error) = self.complete_network(&link, &network).await {
             self.store.update(|state| state.networks.remove(&request.network)).await?;
             return Err(error);
         }
@@ -55,9 +54,19 @@ impl Driver {
         options.netdevice.clone_from(&link.name);
         let network =
             Network { name: None, created: now(), mode, options, gateways, endpoints: BTreeMap::new() };
+        fault::point!("network.chosen");
         let (id, claimed) = (id.clone(), network.clone());
         self.store.update(|state| state.networks.insert(id, claimed)).await?;
         Ok((network, link))
+    }
+
+    /// All that follows once it is remembered.
+    async fn complete_network(&self, link: &Link, network: &Network) -> Result<()> {
+        fault::point!("network.remembered");
+        if network.mode == Mode::Sriov {
+            self.enable_vfs(link, &network.options).await?;
+        }
+        Ok(())
     }
 
     /// Forgets a network that Docker was told had failed. VFs that were made for it stay until the last
@@ -94,16 +103,19 @@ impl Driver {
     /// Forgets a network, after taking back what its endpoints still have. Fine if there is none.
     pub async fn delete_network(&self, network: &NetworkId) -> Result<()> {
         let _network = self.locks.lock(network).await;
-        self.forget(network).await
+        self.forget(network).await.inspect_err(|_| self.look_soon())
     }
 
     /// Forgets a network; its lock is held.
     pub(super) async fn forget(&self, network: &NetworkId) -> Result<()> {
         let Some(known) = self.store.get().networks.get(network).cloned() else { return Ok(()) };
+        self.remember_end(network, |_| true).await;
         for (id, endpoint) in &known.endpoints {
             self.release(network, id, endpoint).await?;
+            fault::point!("network.endpoint_released");
         }
         self.store.update(|state| state.networks.remove(network)).await?;
+        fault::point!("network.forgotten");
         if known.mode == Mode::Sriov {
             self.leave_pfs().await;
         }

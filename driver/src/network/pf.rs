@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::{Driver, Result, blocking, netdevice::Refuse, options::BadOption, upkeep::Action};
 use crate::{
     device::{Link, LinkRef, link::require, pci},
+    fault,
     state::{Endpoint, Mode, Network, NetworkId, NetworkOptions, model::PfChanges},
 };
 
@@ -58,6 +59,7 @@ impl Driver {
         if changes != before {
             self.store.update(|state| state.pfs.insert(hardware.clone(), changes)).await?;
         }
+        fault::point!("pf.remembered");
         if !pf.up {
             self.rtnl.set_up(pf.ifindex, true).await?;
         }
@@ -141,6 +143,7 @@ impl Driver {
             let what = format!("{}: disabling its VFs", pf.name);
             blocking(what, move || pci::set_vfs(&link, 0)).await?;
         }
+        fault::point!("pf.vfs_gone");
         if changes.raised {
             self.rtnl.set_up(pf.ifindex, false).await?;
         }

@@ -1,51 +1,112 @@
 //! What is remembered against what is: after a start, and before a netdev that seems taken is refused.
-use super::{Driver, Error, Result, assign::spoof_check, locate::Place, now, upkeep::Action};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use super::{Driver, Error, Result, assign::spoof_check, locate::Place, locks::Hold, now, upkeep::Action};
 use crate::{
     counters::{Adopted, Hook, Plan},
     state::{Endpoint, EndpointId, NetworkId, model::NetworkOptions},
 };
 
-/// How long Docker may take from CreateEndpoint to moving the netdev, in seconds. It reports failures;
-/// this is for when it died in between.
+/// How long Docker may take from Join to moving the netdev, in seconds. It reports failures; this is for
+/// when it died in between.
 const STARTING: u64 = 600;
+
+/// How long it may take from CreateEndpoint to Join, in seconds. One comes right after the other, and for a
+/// driver that is away the engine tries for a quarter of a minute.
+const JOINING: u64 = 30;
 
 /// How long Docker may take to show a network that it has created here, in seconds.
 const APPEARING: u64 = 15;
 
+/// How long one network is waited for before the others are looked at.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 impl Driver {
     /// Takes over the counters that a driver before this one left on running containers' netdevs.
-    pub async fn adopt_all(&self) {
-        for (network_id, network, id, _) in self.store.get().endpoints() {
-            let _hold = self.hold(network_id, id).await;
-            // As it is now: calls are served meanwhile.
-            if let Some(endpoint) = self.store.get().endpoint(network_id, id) {
-                self.adopt(&network.options, id, endpoint).await;
+    pub async fn adopt_all(self: &Arc<Self>) {
+        self.look_at_networks(async |driver, network_id| {
+            for id in driver.endpoints_of(&network_id) {
+                let Some(_hold) = driver.when_idle(&network_id, &id).await else { continue };
+                // As it is now: calls are served meanwhile.
+                let state = driver.store.get();
+                let Some(network) = state.networks.get(&network_id) else { return };
+                if let Some(endpoint) = network.endpoints.get(&id) {
+                    driver.adopt(&network.options, &id, endpoint).await;
+                }
             }
-        }
+        })
+        .await;
     }
 
     /// Goes through all endpoints that are remembered, and takes back the netdevs of those that ended
     /// without Docker having said so.
-    pub async fn reconcile(&self) {
-        for (network_id, _, id, _) in self.store.get().endpoints() {
-            let _hold = self.hold(network_id, id).await;
-            let state = self.store.get();
-            let Some(endpoint) = state.endpoint(network_id, id) else { continue };
-            let over = self.release_if_over(network_id, id, endpoint).await;
-            self.upkeep.looked(id, !matches!(over, Err(Error::NotFound { .. })));
-            match over {
-                Ok(true) => {
-                    self.upkeep.done(Action::TakeBack);
-                    tracing::info!(%id, netdevice = endpoint.original.name, "taken back");
-                }
-                Ok(false) if endpoint.container.is_none() => self.ask_names(network_id),
-                Ok(false) => {}
-                Err(error) => {
-                    self.upkeep.failed(Action::TakeBack);
-                    tracing::error!(%id, %error, "reconciling");
-                }
+    pub async fn reconcile(self: &Arc<Self>) {
+        self.look_at_networks(async |driver, network_id| {
+            for id in driver.endpoints_of(&network_id) {
+                driver.look_at(&network_id, &id).await;
+            }
+        })
+        .await;
+    }
+
+    /// Takes the endpoint's netdev back if it ended without Docker having said so. One that a call is under
+    /// way for is left to that.
+    pub(super) async fn look_at(&self, network_id: &NetworkId, id: &EndpointId) {
+        let Some(_hold) = self.when_idle(network_id, id).await else { return };
+        let state = self.store.get();
+        let Some(endpoint) = state.endpoint(network_id, id) else { return };
+        let looked = match self.fate(id, endpoint).await {
+            Ok(Fate::Over) => self.release(network_id, id, endpoint).await.map(|()| true),
+            Ok(Fate::Lives | Fate::Bereft) => Ok(false),
+            Err(error) => Err(error),
+        };
+        self.upkeep.looked(id, !matches!(looked, Err(Error::NotFound { .. })));
+        match looked {
+            Ok(true) => {
+                self.upkeep.done(Action::TakeBack);
+                tracing::info!(%id, netdevice = endpoint.original.name, "taken back");
+            }
+            Ok(false) if endpoint.container.is_none() => self.ask_names(network_id),
+            Ok(false) => {}
+            Err(error) => {
+                self.upkeep.failed(Action::TakeBack);
+                tracing::error!(%id, %error, "reconciling");
             }
         }
+    }
+
+    /// Does it for one network after the other. One that takes long, or hangs, holds up no other: it is gone
+    /// on with beside them, and not begun again before it has ended.
+    async fn look_at_networks<F>(self: &Arc<Self>, work: impl Fn(Arc<Self>, NetworkId) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        for id in self.store.get().networks.keys() {
+            let Some(looking) = Looking::at(self, id) else { continue };
+            let work = work(Arc::clone(self), id.clone());
+            let task = tokio::spawn(async move {
+                work.await;
+                drop(looking);
+            });
+            match tokio::time::timeout(PATIENCE, task).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(network = id.short(), %error, "looking at its endpoints"),
+                Err(_) => tracing::warn!(network = id.short(), "looking at its endpoints takes long"),
+            }
+        }
+    }
+
+    fn endpoints_of(&self, network: &NetworkId) -> Vec<EndpointId> {
+        let state = self.store.get();
+        state.networks.get(network).into_iter().flat_map(|known| known.endpoints.keys().cloned()).collect()
+    }
+
+    /// The endpoint, if nothing is under way for it, or only for a moment.
+    async fn when_idle(&self, network: &NetworkId, id: &EndpointId) -> Option<Hold> {
+        tokio::time::timeout(PATIENCE, self.hold(network, id)).await.ok()
     }
 
     /// What else is left to do: netdevs that nobody remembers, PFs without networks.
@@ -80,6 +141,15 @@ impl Driver {
         forgotten
     }
 
+    /// Whether a container has had the endpoint for long, and does not have its netdev: Docker must have moved
+    /// it, or be done with it.
+    pub async fn is_waiting(&self, network_id: &NetworkId, id: &EndpointId) -> bool {
+        let state = self.store.get();
+        let Some(endpoint) = state.endpoint(network_id, id) else { return false };
+        let long = endpoint.joined.is_some_and(|joined| now().saturating_sub(joined) > JOINING);
+        long && matches!(self.locate(id, endpoint).await, Ok(Place::Home(_) | Place::Gone))
+    }
+
     /// Whether the endpoint is over without Docker having said so; if it is, its netdev is taken back.
     pub(super) async fn release_if_over(
         &self,
@@ -87,23 +157,35 @@ impl Driver {
         id: &EndpointId,
         endpoint: &Endpoint,
     ) -> Result<bool> {
-        let over = match self.locate(id, endpoint).await? {
-            Place::Away(..) => false,
-            Place::Gone => true,
-            Place::Home(link) => {
-                let late = now().saturating_sub(endpoint.joined.unwrap_or(endpoint.created)) > STARTING;
-                // Without its mark it has been away and is back, or Docker is moving it just now: a
-                // second look tells.
-                let back = !endpoint.unmarked
-                    && !self.rtnl.is_marked(link.ifindex).await?
-                    && matches!(self.locate(id, endpoint).await?, Place::Home(_));
-                late || back
-            }
-        };
+        let over = !matches!(self.fate(id, endpoint).await?, Fate::Lives);
         if over {
             self.release(network_id, id, endpoint).await?;
         }
         Ok(over)
+    }
+
+    async fn fate(&self, id: &EndpointId, endpoint: &Endpoint) -> Result<Fate> {
+        if endpoint.ending {
+            return Ok(Fate::Over);
+        }
+        let link = match self.locate(id, endpoint).await? {
+            Place::Away(..) => return Ok(Fate::Lives),
+            // What it counted is still to be read.
+            Place::Gone if endpoint.joined.is_some() && self.reading(id).await.is_ok() => {
+                return Ok(Fate::Bereft);
+            }
+            Place::Gone => return Ok(Fate::Over),
+            Place::Home(link) => link,
+        };
+        let late = match endpoint.joined {
+            Some(joined) => now().saturating_sub(joined) > STARTING,
+            None => now().saturating_sub(endpoint.created) > JOINING,
+        };
+        // Without its mark it has been away and is back, or Docker is moving it just now: a second look tells.
+        let back = !endpoint.unmarked
+            && !self.rtnl.is_marked(link.ifindex).await?
+            && matches!(self.locate(id, endpoint).await?, Place::Home(_));
+        Ok(if late || back { Fate::Over } else { Fate::Lives })
     }
 
     async fn adopt(&self, options: &NetworkOptions, id: &EndpointId, endpoint: &Endpoint) {
@@ -131,5 +213,32 @@ impl Driver {
                 tracing::error!(%id, %error, "adopting the counters");
             }
         }
+    }
+}
+
+/// What became of an endpoint.
+enum Fate {
+    /// It has its netdev, or is about to get it.
+    Lives,
+    /// Its netdev ended in the container. Its counters are kept, as long as nobody needs its place.
+    Bereft,
+    /// It is over.
+    Over,
+}
+
+/// A network is being looked at for as long as this lives.
+struct Looking(Arc<Driver>, NetworkId);
+
+impl Looking {
+    /// None if it is already.
+    fn at(driver: &Arc<Driver>, network: &NetworkId) -> Option<Self> {
+        let mut all = driver.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(network.clone()).then(|| Self(Arc::clone(driver), network.clone()))
+    }
+}
+
+impl Drop for Looking {
+    fn drop(&mut self) {
+        self.0.looked_at.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
     }
 }

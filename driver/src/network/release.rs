@@ -4,6 +4,7 @@ use std::{sync::PoisonError, time::Duration};
 use super::{Driver, Error, Result};
 use crate::{
     device::{Change, Link, LinkRef, link::require},
+    fault,
     state::{Endpoint, EndpointId, NetworkId, Original},
 };
 
@@ -30,6 +31,7 @@ impl Driver {
         // Else only the state file could not be written the last time.
         if !restored().contains(id) {
             self.give_back(id, endpoint).await?;
+            fault::point!("release.given_back");
             restored().insert(id.clone());
         }
         self.store
@@ -38,11 +40,29 @@ impl Driver {
             })
             .await?;
         restored().remove(id);
+        fault::point!("release.forgotten");
         Ok(())
     }
 
+    /// From here on the endpoints are over, wherever their netdevs are: Docker does not ask twice. What
+    /// can't be remembered is done all the same.
+    pub(super) async fn remember_end(&self, network: &NetworkId, which: impl Fn(&EndpointId) -> bool) {
+        let remembered = self.store.update(|state| {
+            let endpoints =
+                state.networks.get_mut(network).into_iter().flat_map(|known| &mut known.endpoints);
+            for (_, endpoint) in endpoints.filter(|(id, _)| which(id)) {
+                endpoint.ending = true;
+            }
+        });
+        if let Err(error) = remembered.await {
+            tracing::warn!(network = network.short(), %error, "remembering that its endpoint is over");
+        }
+    }
+
     async fn give_back(&self, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
+        fault::point!("release.begin");
         let found = self.fetch(id, endpoint).await?;
+        fault::point!("release.home");
         self.report_totals(id, endpoint).await;
         match (found, &endpoint.lower) {
             (found, Some(lower)) => {
@@ -93,6 +113,7 @@ impl Driver {
         self.rtnl.set_up(link.ifindex, false).await?;
         if let Some(grant) = &endpoint.vf {
             reasons = self.restore_vf_settings(grant).await;
+            fault::point!("release.vf_settings");
             if !reasons.is_empty() {
                 return not_restored(reasons);
             }
@@ -110,12 +131,15 @@ impl Driver {
             }
         }
         reasons.extend(self.restore_netdev(&link, endpoint).await);
+        fault::point!("release.netdev");
         reasons.extend(self.end_uppers(link.ifindex, original).await);
         if !reasons.is_empty() {
             // Still tagged and counted, so that it is found again.
             return not_restored(reasons);
         }
+        fault::point!("release.alone");
         self.detach(id).await?;
+        fault::point!("release.detached");
         self.end_tcx(&link, original).await?;
         let left = require(&self.rtnl, LinkRef::Index(link.ifindex)).await?;
         if left.xdp {
@@ -124,6 +148,7 @@ impl Driver {
         if let Some(grant) = &endpoint.vf {
             self.finish_vf(grant).await?;
         }
+        fault::point!("release.clean");
         self.finish(&left, id, original).await
     }
 
@@ -166,9 +191,15 @@ impl Driver {
         if *up {
             self.rtnl.set_up(link.ifindex, true).await?;
         }
-        for error in self.rtnl.restore_addressing(link.ifindex, addressing).await {
+        let mut errors = self.rtnl.restore_addressing(link.ifindex, addressing).await;
+        if !errors.is_empty() {
+            // What is back is left alone.
+            errors = self.rtnl.restore_addressing(link.ifindex, addressing).await;
+        }
+        for error in errors {
             tracing::error!(%id, netdevice = name, %error, "the host's address or route is not back");
         }
+        fault::point!("release.addressed");
         let untag = Change { alias: Some(alias.clone()), ..Change::default() };
         Ok(self.rtnl.change(link.ifindex, &untag).await?)
     }

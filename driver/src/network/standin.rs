@@ -3,6 +3,7 @@
 use super::{Driver, Result, assign::Chosen};
 use crate::{
     device::{Link, LinkRef, Mac},
+    fault,
     state::{Endpoint, EndpointId, model::Lower},
 };
 
@@ -31,6 +32,7 @@ impl Driver {
         }
         let name: String = PREFIX.chars().chain(id.as_str().chars()).take(13).collect();
         let link = self.rtnl.add_passthru_macvlan(&lower, &name).await?;
+        fault::point!("standin.made");
         let mac = link.mac.map(|own| mac.unwrap_or(own));
         let Link { name, ifindex, up, moves_mac, .. } = lower;
         Ok(Chosen { link, mac, vf: None, lower: Some(Lower { name, ifindex, up, moves_mac }) })
@@ -59,6 +61,7 @@ impl Driver {
     ) -> Result<()> {
         if let Some(link) = link {
             self.rtnl.delete(link.ifindex).await?;
+            fault::point!("standin.removed");
         }
         // By both: after a reboot another netdev may have its number.
         let beneath = self.rtnl.link(LinkRef::Index(lower.ifindex)).await?;

@@ -149,6 +149,11 @@ impl Driver {
         tagged(&link.alias, &self.name)
     }
 
+    /// Whether a netdev with this alias is one that nobody remembers.
+    pub(super) fn is_stray(&self, alias: &str) -> bool {
+        tagged(alias, &self.name).is_some_and(|(id, _)| !self.store.get().knows(&id))
+    }
+
     /// The netdev as it is now, free of strays.
     pub(super) async fn cleared(&self, link: Link) -> Result<Link> {
         self.free_of_strays(&link).await?;

@@ -233,6 +233,9 @@ impl Calls {
         let begun = Instant::now();
         let logged = async move {
             let done = operation.await;
+            // For a death between what was done and the answer.
+            #[cfg(feature = "faults")]
+            let _ = crate::fault::reach("call.done").await;
             let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
             match &done {
                 Ok(_) => tracing::info!(millis, "done"),

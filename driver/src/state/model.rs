@@ -319,6 +319,9 @@ pub struct Endpoint {
     /// Defaults that the hardware refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Docker has deleted it, and its netdev is on the way back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ending: bool,
 }
 
 impl Endpoint {

@@ -1,8 +1,8 @@
 //! The state file: written whole, and on disk before the reply that depends on it.
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, Metadata, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -12,6 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::Mutex;
 
 use super::model::{State, VERSION};
+use crate::fault;
 
 const FILE: &str = "state.json";
 const NEXT: &str = "state.json.new";
@@ -51,6 +52,14 @@ pub enum Error {
         /// Its layout.
         found: u64,
     },
+    /// Others than root could change what is remembered.
+    #[error("{}: {reason}: who can write there could have the driver hand out any netdev", path.display())]
+    Exposed {
+        /// The folder.
+        path: PathBuf,
+        /// How, and what would be right.
+        reason: String,
+    },
     /// Another driver has it.
     #[error("{}: another docker-passthrough uses this folder: end that one, or use another --state-dir", path.display())]
     Locked {
@@ -78,12 +87,17 @@ impl Store {
             move |source| Error::Io { path, source }
         };
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at(folder))?;
+        let metadata = fs::metadata(folder).map_err(at(folder))?;
+        if let Some(reason) = exposed(&metadata) {
+            return Err(Error::Exposed { path: folder.to_owned(), reason });
+        }
         let path = folder.join(LOCK);
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
             .open(&path)
             .map_err(at(&path))?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
@@ -123,13 +137,31 @@ impl Store {
         let next = Arc::new(next);
         if let Some(folder) = self.folder.clone() {
             let (path, written) = (folder.clone(), Arc::clone(&next));
-            tokio::task::spawn_blocking(move || write(&folder, &written))
-                .await
-                .unwrap_or_else(|panic| Err(Error::Io { path, source: panic.into() }))?;
+            tokio::task::spawn_blocking(move || {
+                write(&folder, &written).inspect_err(|_| {
+                    // It may be in place, and only not known to last: what failed shall not come back.
+                    if read(&folder).is_ok_and(|found| found == *written)
+                        && let Err(error) = write(&folder, &before)
+                    {
+                        tracing::error!(%error, "taking back what could not be remembered");
+                    }
+                })
+            })
+            .await
+            .unwrap_or_else(|panic| Err(Error::Io { path, source: panic.into() }))?;
         }
         self.current.store(next);
         Ok(answer)
     }
+}
+
+/// Why others can write to a folder, and what would be right.
+fn exposed(metadata: &Metadata) -> Option<String> {
+    let (mode, owner, me) = (metadata.mode() & 0o777, metadata.uid(), nix::unistd::geteuid().as_raw());
+    if owner != me {
+        return Some(format!("belongs to user {owner}; chown it to {me}"));
+    }
+    (mode & 0o022 != 0).then(|| format!("its mode is {mode:o}; chmod it to 700"))
 }
 
 /// Reads the state in `folder`; an empty one if there is none yet. Needs no lock: the file is always
@@ -137,7 +169,8 @@ impl Store {
 pub fn read(folder: &Path) -> Result<State, Error> {
     let path = folder.join(FILE);
     let damaged = |reason: String| Error::Damaged { path: path.clone(), reason };
-    let size = match fs::metadata(&path) {
+    let size = match fs::symlink_metadata(&path) {
+        Ok(metadata) if !metadata.is_file() => return Err(damaged("it is no regular file".into())),
         Ok(metadata) => metadata.len(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
         Err(source) => return Err(Error::Io { path, source }),
@@ -151,9 +184,12 @@ pub fn read(folder: &Path) -> Result<State, Error> {
     match value.get("version").and_then(serde_json::Value::as_u64) {
         None => return Err(damaged("it has no version".into())),
         Some(found) if found > u64::from(VERSION) => return Err(Error::Newer { path, found }),
+        Some(0) => return Err(damaged("no driver writes layout 0".into())),
+        // Those before this one lack fields, which have defaults.
         Some(_) => {}
     }
-    serde_json::from_value(value).map_err(|error| damaged(error.to_string()))
+    let state: State = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+    Ok(State { version: VERSION, ..state })
 }
 
 fn write(folder: &Path, state: &State) -> Result<(), Error> {
@@ -161,12 +197,22 @@ fn write(folder: &Path, state: &State) -> Result<(), Error> {
     let bytes = serde_json::to_vec_pretty(state)
         .map_err(|error| Error::Io { path: path.clone(), source: error.into() })?;
     let written = (|| {
+        fault::step!("state.begin");
         // Before the rename, after which there is no way back.
         let directory = File::open(folder)?;
-        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&next)?;
+        // What is there is of a driver that died, or a link that leads elsewhere.
+        match fs::remove_file(&next) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&next)?;
+        fault::step!("state.opened");
         file.write_all(&bytes)?;
+        fault::step!("state.written");
         file.sync_all()?;
+        fault::step!("state.synced");
         fs::rename(&next, &path)?;
+        fault::step!("state.renamed");
         directory.sync_all()
     })();
     written.map_err(|source| Error::Io { path, source })
@@ -233,12 +279,52 @@ mod tests {
             (b"{\"version\":1,\"networks\":{", "EOF"),
             (b"{}", "no version"),
             (b"{\"version\":2}", "newer driver"),
+            (b"{\"version\":0}", "layout 0"),
             (b"{\"version\":1,\"networks\":{\"../x\":{}}}", "an id is"),
         ] {
             fs::write(folder.path().join(FILE), bytes).unwrap();
             let error = Store::open(folder.path()).unwrap_err().to_string();
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn cut_off_anywhere_it_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        store.update(|state| state.networks.insert("n1".parse().unwrap(), network())).await.unwrap();
+        drop(store);
+        let whole = fs::read(folder.path().join(FILE)).unwrap();
+        assert!(whole.len() > 100);
+        for length in 0..whole.len() {
+            fs::write(folder.path().join(FILE), &whole[..length]).unwrap();
+            assert!(matches!(read(folder.path()), Err(Error::Damaged { .. })), "{length} bytes");
+        }
+    }
+
+    /// As little as the first driver of this layout wrote.
+    const OLDEST: &str = r#"{"version": 1, "networks": {"n1": {
+        "mode": "passthrough", "options": {"netdevice": "nic0"}, "endpoints": {"e1": {
+            "original": {"name": "nic0", "mac": "02:00:00:00:00:01", "mtu": 1500, "up": true, "alias": "",
+                "flags": {"promisc": false, "allmulti": false, "arp": true, "multicast": true}},
+            "ifindex": 7, "mac": "02:00:00:00:00:01", "created": 1700000000}}}}}"#;
+
+    #[tokio::test]
+    async fn an_older_file_is_read_and_written_as_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join(FILE), OLDEST).unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let (network_id, id) = ("n1".parse().unwrap(), "e1".parse().unwrap());
+        let read = store.get();
+        let endpoint = read.endpoint(&network_id, &id).unwrap();
+        assert_eq!((endpoint.original.name.as_str(), endpoint.ifindex), ("nic0", 7));
+        assert!(!endpoint.ending && endpoint.joined.is_none() && endpoint.vf.is_none());
+        assert_eq!(read.networks[&network_id].options.prefix, "eth");
+        store.update(|state| state.endpoint_mut(&network_id, &id).unwrap().joined = Some(1)).await.unwrap();
+        let written: serde_json::Value =
+            serde_json::from_slice(&fs::read(folder.path().join(FILE)).unwrap()).unwrap();
+        assert_eq!(written["version"], VERSION);
+        assert_eq!(written["networks"]["n1"]["endpoints"]["e1"]["original"]["mtu"], 1500);
     }
 
     #[test]

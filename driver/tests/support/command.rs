@@ -145,6 +145,13 @@ impl Background {
     }
 }
 
+impl Background {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
 impl Drop for Background {
     fn drop(&mut self) {
         let _ = self.0.kill();

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, Once, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     thread,
@@ -22,13 +22,24 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::{
-    command, eventually,
+    command, confined, eventually,
     http::{self, Answer},
     nic::{Nic, Traffic},
 };
 
 /// The binary under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_docker-passthrough");
+
+/// Where it is. A build with fault points is copied: the next build without puts its own in that place.
+fn binary() -> &'static str {
+    const COPY: &str = "/run/docker-passthrough-with-faults";
+    static COPIED: Once = Once::new();
+    if cfg!(not(feature = "faults")) {
+        return BINARY;
+    }
+    COPIED.call_once(|| _ = fs::copy(BINARY, COPY).expect("a copy of the driver"));
+    COPY
+}
 
 /// One driver: its process, and everything it keeps.
 pub struct Driver {
@@ -135,9 +146,14 @@ impl Driver {
         }
     }
 
+    /// The folder that tells its fault points what to do.
+    pub fn faults(&self) -> PathBuf {
+        PathBuf::from(format!("/run/{}/faults", self.name))
+    }
+
     /// The command line, with the options that every subcommand takes.
     pub fn command(&self, subcommand: &str) -> Command {
-        let mut command = command::prepared(BINARY, &[subcommand]);
+        let mut command = command::prepared(binary(), &[subcommand]);
         self.complete(&mut command);
         command
     }
@@ -157,6 +173,8 @@ impl Driver {
         command.args(&program[1..]).arg("serve");
         self.complete(&mut command);
         command.env("RUST_LOG", "debug").stdin(Stdio::null());
+        // Where its fault points look, in a build that has them.
+        command.env("DOCKER_PASSTHROUGH_FAULTS", self.faults());
         command.stdout(log.try_clone().expect("a log file")).stderr(log);
         command
     }
@@ -170,9 +188,17 @@ impl Driver {
     /// Starts it with more options, and waits until it answers.
     #[track_caller]
     pub fn serve_with(&self, options: &[&str]) {
-        let mut command = self.serve_command(&[BINARY]);
+        let mut command = self.serve_command(&[binary()]);
         command.args(options);
         self.spawn(command);
+    }
+
+    /// Starts it with these capabilities and no others, and waits until it answers.
+    #[track_caller]
+    pub fn serve_confined(&self, capabilities: &[String]) {
+        let prefix = confined::prefix(capabilities);
+        let program: Vec<&str> = prefix.iter().map(String::as_str).chain([binary()]).collect();
+        self.spawn(self.serve_command(&program));
     }
 
     /// Starts it as systemd does, with a socket that listens already.
@@ -180,7 +206,7 @@ impl Driver {
     pub fn serve_activated(&self, listener: UnixListener) {
         // The listener comes as standard input, and exec keeps the pid that the shell has named.
         let shell = r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&0 </dev/null"#;
-        let mut command = self.serve_command(&["sh", "-c", shell, "sh", BINARY]);
+        let mut command = self.serve_command(&["sh", "-c", shell, "sh", binary()]);
         command.stdin(OwnedFd::from(listener));
         self.spawn(command);
     }
@@ -325,7 +351,7 @@ impl Driver {
     #[track_caller]
     pub fn stats_for(&self, wanted: &[&str]) -> Vec<Stats> {
         let mut command = self.command("stats");
-        let answer = command::finish(BINARY, command.arg("--json").args(wanted)).expect("stats --json");
+        let answer = command::finish(binary(), command.arg("--json").args(wanted)).expect("stats --json");
         serde_json::from_str(&answer).unwrap_or_else(|e| panic!("stats --json: {e}: {answer}"))
     }
 

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of it")]
 
 pub mod command;
+pub mod confined;
 pub mod container;
 pub mod docker;
 pub mod driver;

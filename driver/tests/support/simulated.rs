@@ -67,8 +67,15 @@ impl<'a> Container<'a> {
     /// As far as `CreateEndpoint`.
     #[track_caller]
     pub fn create(driver: &'a Driver, nic: &'a Nic, network: &str) -> Self {
+        let container = Self::unknown(driver, nic, network);
+        driver.done("CreateEndpoint", &endpoint(network, &container.endpoint, ""));
+        container
+    }
+
+    /// One that the driver has not heard of.
+    #[track_caller]
+    pub fn unknown(driver: &'a Driver, nic: &'a Nic, network: &str) -> Self {
         let id = docker_id();
-        driver.done("CreateEndpoint", &endpoint(network, &id, ""));
         let netns = Netns::new(format!("c{}", &id[..8]));
         // Its multicast reports would be counted, and lost if the link goes down that moment.
         netns.run("busybox sysctl -q -w net.ipv6.conf.default.disable_ipv6=1");

@@ -1,0 +1,34 @@
+//! The driver with its systemd unit's rights alone, under a real engine.
+use crate::support::{
+    confined,
+    container::Network,
+    docker::Engine,
+    driver::Driver,
+    nic::{Nic, Traffic},
+    trials,
+};
+
+trials![units_rights_are_enough];
+
+fn units_rights_are_enough() {
+    let engine = Engine::shared();
+    let (driver, nic) = (Driver::stopped(&engine.host()), Nic::new());
+    let capabilities = confined::capabilities();
+    driver.serve_confined(&capabilities);
+    let network = Network::create(engine, &driver, &nic, &[]);
+    // Of another user, who has fewer rights than root.
+    let container = network.run("confined", &["--user", "12345", "--mac-address", "02:42:0a:40:00:55"]);
+    nic.ping(&nic.near4(2), 3);
+    driver.kill();
+    driver.serve_confined(&capabilities);
+    nic.ping(&nic.near4(2), 3);
+    let stats = driver.agrees_with(&nic, Traffic::default());
+    assert_eq!(stats.container.as_ref(), Some(&container.name));
+    container.docker(&["restart", "-t", "0"]);
+    nic.ping(&nic.near4(2), 1);
+    container.stop();
+    network.assert_home();
+    drop(container);
+    network.remove();
+    driver.finish();
+}

@@ -1,0 +1,22 @@
+//! The driver dies, fails or hangs between any two of its steps, and goes on as if nothing had been: a build
+//! that has fault points, spoken to as an engine would.
+//!
+//! On a machine of namespaces, or, for those tests that are ignored there, on a machine's own SR-IOV hardware.
+#![expect(clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
+
+mod support;
+mod faults {
+    pub mod docker;
+    pub mod hang;
+    pub mod plan;
+    pub mod points;
+    pub mod scene;
+    pub mod walk;
+}
+
+fn main() -> std::process::ExitCode {
+    use faults::{hang, points, walk};
+
+    let trials = [hang::trials(), walk::trials(), points::trials()];
+    support::machine::main(trials.into_iter().flatten().collect())
+}

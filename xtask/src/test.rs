@@ -153,7 +153,7 @@ fn needs(suites: &[Suite]) -> Vec<Need> {
 
 /// A guest, or why there is none.
 fn guest() -> Result<Result<Guest, String>> {
-    match vm::prepare() {
+    match vm::prepare(vm::Kernel::Own) {
         Ok(guest) => Ok(Ok(guest)),
         Err(error) => {
             interrupt::check()?;

@@ -83,6 +83,7 @@ impl Serve {
                 drop(file);
             });
             tokio::spawn(keep_names(Arc::clone(&driver), docker.clone(), names));
+            tokio::spawn(Arc::clone(&driver).keep_filters());
             // Beside the calls: the socket answers at once.
             tokio::spawn(keep_true(Arc::clone(&driver), docker));
             let recorder = Recorder::new(Calls::names());

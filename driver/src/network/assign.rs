@@ -4,7 +4,7 @@ use crate::{
     counters::{self, Hook, Plan, SpoofCheck},
     device::{Change, Link, Mac, features::XdpFeatures},
     state::{
-        Endpoint, EndpointId, Mode, Network, Original, VfGrant,
+        Endpoint, Mode, Network, Original, VfGrant,
         model::{Lower, NetworkOptions, RxHook},
     },
 };
@@ -65,7 +65,7 @@ impl Driver {
                 self.remember(request, chosen).await?
             }
         };
-        let (marked, warnings) = match self.prepare(link, network, id, &endpoint).await {
+        let (marked, warnings) = match self.prepare(link, network, request, &endpoint).await {
             Ok(prepared) => prepared,
             Err(error) => {
                 if let Err(undo) = self.release(network_id, id, &endpoint).await {
@@ -133,7 +133,7 @@ impl Driver {
         &self,
         link: Link,
         network: &Network,
-        id: &EndpointId,
+        CreateEndpoint { network: network_id, endpoint: id, .. }: &CreateEndpoint,
         endpoint: &Endpoint,
     ) -> Result<(bool, Vec<String>)> {
         let options = &network.options;
@@ -159,20 +159,23 @@ impl Driver {
             ifindex,
             rx_hook: rx_hook(options.rx_hook, &link, features),
             spoof_check: spoof_check(options, endpoint),
-            frags: features.multi_buffer(),
+            frags: features.is_none_or(XdpFeatures::multi_buffer),
             counters: options.counters,
         };
         let endpoint_id = id.clone();
-        let tcx = Plan { rx_hook: Hook::Tcx, ..plan };
-        let automatic = options.rx_hook == RxHook::Auto && plan != tcx;
+        let in_stack = Plan { rx_hook: Hook::in_stack(), ..plan };
+        let automatic = options.rx_hook == RxHook::Auto && plan != in_stack;
         self.counters(move |counters| match counters.attach(&endpoint_id, &plan) {
             Err(error @ counters::Error::NativeXdp { .. }) if automatic => {
-                tracing::warn!(%endpoint_id, %error, "counting received frames by TCX");
-                counters.attach(&endpoint_id, &tcx)
+                if features.is_some() {
+                    tracing::warn!(%endpoint_id, %error, "counting received frames in the stack");
+                }
+                counters.attach(&endpoint_id, &in_stack)
             }
             attached => attached,
         })
         .await?;
+        self.filter_at_home(network_id, id, endpoint, ifindex).await?;
         // Last: a netdev at home without it is one that is back, or that we never got done with.
         Ok((self.rtnl.mark(ifindex).await?, warnings))
     }
@@ -207,11 +210,14 @@ pub fn spoof_check(options: &NetworkOptions, endpoint: &Endpoint) -> SpoofCheck 
     }
 }
 
-fn rx_hook(asked: RxHook, link: &Link, features: XdpFeatures) -> Hook {
+fn rx_hook(asked: RxHook, link: &Link, features: Option<XdpFeatures>) -> Hook {
     let dear = link.driver().is_some_and(|driver| XDP_COSTS.contains(&driver.as_str()));
+    // Where the kernel can't say, hardware's driver is asked by trying it.
+    let native = features.map_or(link.parent.is_some(), XdpFeatures::native);
     match asked {
         RxHook::Xdp => Hook::Xdp,
-        RxHook::Auto if link.is_ethernet() && features.native() && !dear => Hook::Xdp,
-        RxHook::Auto | RxHook::Tcx => Hook::Tcx,
+        RxHook::Auto if link.is_ethernet() && native && !dear => Hook::Xdp,
+        RxHook::Auto => Hook::in_stack(),
+        RxHook::Tcx => Hook::Tcx,
     }
 }

@@ -39,12 +39,14 @@ mod standin;
 mod strays;
 pub mod upkeep;
 mod vf;
+mod watch;
 
 pub use assign::spoof_check;
 use choice::Reservations;
 use locks::Locks;
 use options::BadOption;
 use upkeep::Upkeep;
+use watch::Watch;
 
 /// Why an operation was refused or failed, in the words that Docker shows its user.
 #[derive(Debug, thiserror::Error)]
@@ -225,6 +227,8 @@ pub struct Driver {
     names: tokio::sync::Mutex<()>,
     /// Held while a netdevice is looked at and claimed, so that no two networks get the same.
     claims: tokio::sync::Mutex<()>,
+    /// Endpoints that are counted by filters, which somebody has to look after.
+    watch: Watch,
     /// Networks whose containers' names may have changed.
     renamed: mpsc::Sender<NetworkId>,
     upkeep: Upkeep,
@@ -253,6 +257,7 @@ impl Driver {
             reserved: Reservations::default(),
             names: tokio::sync::Mutex::default(),
             claims: tokio::sync::Mutex::default(),
+            watch: Watch::default(),
             renamed,
             upkeep: Upkeep::default(),
         })

@@ -20,6 +20,7 @@ impl Driver {
             // As it is now: calls are served meanwhile.
             if let Some(endpoint) = self.store.get().endpoint(network_id, id) {
                 self.adopt(&network.options, id, endpoint).await;
+                self.watch_again(network_id, id, endpoint).await;
             }
         }
     }
@@ -110,7 +111,7 @@ impl Driver {
         let plan = Plan {
             ifindex: endpoint.ifindex,
             // The hook stays what it is; multi-buffer frames are exact either way.
-            rx_hook: Hook::Tcx,
+            rx_hook: Hook::in_stack(),
             spoof_check: spoof_check(options, endpoint),
             frags: true,
             // As stored when the network was made: the endpoint's map has the size for it.

@@ -3,6 +3,10 @@
 //! Here the container is as hostile as NET_ADMIN lets it be.
 use std::fs;
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use serde_json::Value;
 
 use crate::support::{
@@ -290,15 +294,17 @@ fn taken_off_in_a_loop() {
     let talk = Talk::new(&driver, &tenant, &side);
     await_counted(&tenant.place());
     let netns = format!("--net={}", tenant.netns.path().display());
-    for _ in 0..50 {
+    for _ in 0..10 {
         let mut batch = command::prepared("nsenter", &[netns.as_str(), "tc", "-force", "-batch", "-"]);
         // Those that come when there is none fail.
         let _ = command::finish_with("nsenter", &mut batch, &"qdisc del dev eth0 clsact\n".repeat(40));
     }
     await_counted(&tenant.place());
     talk.assert_counted();
-    let said = driver.log().matches("took the counters off").count();
-    assert_eq!(said, 1, "{}", driver.log());
+    let log = driver.log();
+    let said =
+        ["took the counters off", "counting it in its container"].map(|line| log.matches(line).count());
+    assert!(said[0] > 0 && said.iter().sum::<usize>() < 8, "{log}");
     driver.assert_alive();
     tenant.stop();
     network.remove();
@@ -342,7 +348,7 @@ fn died_while_nobody_looked() {
     driver.kill();
     engine.kill();
     assert_eq!(vfs.pf.netdev(2), None);
-    command::run("kill", &["-9", &pid.to_string()]);
+    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill -9");
     // The engine's own hold on the namespace is a mount, which outlives both.
     let held = fs::read_dir("/run/docker/netns").into_iter().flatten().flatten();
     for netns in held.filter(|netns| netns.file_name() != "default") {

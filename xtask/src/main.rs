@@ -62,6 +62,9 @@ enum Command {
         /// End the guest after this time
         #[arg(long, default_value_t = 300)]
         seconds: u64,
+        /// The guest's kernel
+        #[arg(long, value_enum, default_value = "own")]
+        kernel: vm::Kernel,
         /// The program's path, here or in the guest, and its arguments
         #[arg(last = true, required = true)]
         program: Vec<String>,
@@ -87,8 +90,8 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Test(options) => test::run(options),
         Command::Demo(options) => demo::run(options),
         Command::Bench(bench) => bench::run(bench),
-        Command::Vm { seconds, program } => {
-            let ended = vm::run(&vm::prepare()?, program, Duration::from_secs(*seconds))?;
+        Command::Vm { seconds, kernel, program } => {
+            let ended = vm::run(&vm::prepare(*kernel)?, program, Duration::from_secs(*seconds))?;
             // Without a code it was killed.
             return Ok(ended.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(125).into());
         }

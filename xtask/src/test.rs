@@ -1,4 +1,5 @@
 //! `test`: everything, on the kernel and the engine of this machine, and on VFs in a guest.
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,7 +13,7 @@ use crate::build::cargo;
 use crate::packages::{self, Need};
 use crate::process::{self, Ended};
 use crate::step::{note, say, show};
-use crate::vm::{self, Guest};
+use crate::vm::{self, Guest, Kernel};
 use crate::{bpf, busybox, engine, interrupt, matrix, must_be_root, prometheus, workspace};
 
 const BUILDING: Duration = Duration::from_mins(20);
@@ -52,6 +53,28 @@ enum Suite {
     Engine,
     /// The real binary, a real engine and SR-IOV VFs, in a guest
     Sriov,
+    /// The core of that, and counting by clsact, on Linux 6.1, which has no TCX
+    #[value(name = "sriov-6.1")]
+    SriovBeforeTcx,
+}
+
+impl Suite {
+    /// The kernel of the guest that it runs in, if it runs in one.
+    fn kernel(self) -> Option<Kernel> {
+        match self {
+            Self::Sriov => Some(Kernel::Own),
+            Self::SriovBeforeTcx => Some(Kernel::Bookworm),
+            Self::Unit | Self::Protocol | Self::Faults | Self::Counting | Self::Engine => None,
+        }
+    }
+
+    /// The name of its test program.
+    fn target(self) -> String {
+        match self {
+            Self::SriovBeforeTcx => Self::Sriov.to_string(),
+            other => other.to_string(),
+        }
+    }
 }
 
 /// How a suite came out.
@@ -88,8 +111,13 @@ pub fn run(options: &Options) -> Result<()> {
         busybox::ensure()?;
         prometheus::ensure()?;
     }
-    let guest = suites.contains(&Suite::Sriov).then(guest).transpose()?;
-    let runs = |suite: &Suite| *suite != Suite::Sriov || matches!(guest, Some(Ok(_)));
+    let mut guests = BTreeMap::new();
+    for suite in &suites {
+        if let Some(kernel) = suite.kernel() {
+            guests.insert(*suite, guest(*suite, kernel)?);
+        }
+    }
+    let runs = |suite: &Suite| guests.get(suite).is_none_or(Result::is_ok);
     let built: Vec<_> = suites.iter().copied().filter(runs).collect();
     if !built.is_empty() {
         bpf::build(None)?;
@@ -101,14 +129,14 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let mut outcomes = Vec::new();
     for suite in suites {
-        let outcome = match (&guest, suite) {
-            (_, Suite::Engine) => {
+        let outcome = match guests.get(&suite) {
+            None if suite == Suite::Engine => {
                 outcomes.extend(under_engines(options)?);
                 continue;
             }
-            (Some(Err(reason)), Suite::Sriov) => Outcome::Skipped(reason.clone()),
-            (Some(Ok(guest)), Suite::Sriov) => in_guest(guest, &options.arguments)?,
-            _ => here(suite, &options.arguments)?,
+            Some(Err(reason)) => Outcome::Skipped(reason.clone()),
+            Some(Ok(guest)) => in_guest(suite, guest, &options.arguments)?,
+            None => here(suite, &options.arguments)?,
         };
         outcomes.push((suite.to_string(), outcome));
     }
@@ -144,7 +172,7 @@ fn needs(suites: &[Suite]) -> Vec<Need> {
     if suites.contains(&Suite::Engine) {
         needs.extend(engine::needs());
     }
-    if suites.iter().any(|suite| !matches!(suite, Suite::Unit | Suite::Sriov)) {
+    if suites.iter().any(|suite| *suite != Suite::Unit && suite.kernel().is_none()) {
         needs.extend([
             Need::program("bpftool", &["bpftool"]),
             Need::program("ip", &["iproute2"]),
@@ -158,12 +186,12 @@ fn needs(suites: &[Suite]) -> Vec<Need> {
 }
 
 /// A guest, or why there is none.
-fn guest() -> Result<Result<Guest, String>> {
-    match vm::prepare() {
+fn guest(suite: Suite, kernel: Kernel) -> Result<Result<Guest, String>> {
+    match vm::prepare(kernel) {
         Ok(guest) => Ok(Ok(guest)),
         Err(error) => {
             interrupt::check()?;
-            say("NO GUEST WITH SR-IOV CAN BE HAD HERE: the suite sriov will not run");
+            say(&format!("NO GUEST WITH SR-IOV CAN BE HAD HERE: the suite {suite} will not run"));
             show(&error);
             Ok(Err(first_line(&error)))
         }
@@ -184,7 +212,7 @@ fn cargo_test(suites: &[Suite]) -> Command {
         test.args(["--features", "faults"]);
     }
     for suite in suites.iter().filter(|suite| **suite != Suite::Unit) {
-        test.args(["--test", &suite.to_string()]);
+        test.args(["--test", &suite.target()]);
     }
     test
 }
@@ -196,7 +224,7 @@ fn program(suite: Suite) -> Result<PathBuf> {
     let messages = process::text_within(BUILDING, &mut test)?;
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut programs = messages.filter_map(|message| {
-        let ours = message.pointer("/target/name")? == suite.to_string().as_str();
+        let ours = message.pointer("/target/name")? == suite.target().as_str();
         message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
     });
     programs.next().with_context(|| format!("cargo built no test program {suite}"))
@@ -209,14 +237,14 @@ fn here(suite: Suite, arguments: &[String]) -> Result<Outcome> {
     judge(process::show(&format!("Running the tests: {suite}"), &mut test, RUNNING))
 }
 
-fn in_guest(guest: &Guest, arguments: &[String]) -> Result<Outcome> {
-    let program = program(Suite::Sriov)?;
+fn in_guest(suite: Suite, guest: &Guest, arguments: &[String]) -> Result<Outcome> {
+    let program = program(suite)?;
     ensure!(
         program.starts_with(workspace::root()),
         "the guest sees this repository alone, and {} is outside: unset CARGO_TARGET_DIR",
         program.display()
     );
-    say("Running the tests: sriov, in a guest");
+    say(&format!("Running the tests: {suite}, in a guest"));
     let mut words = vec![program.display().to_string(), "--include-ignored".into()];
     words.extend_from_slice(arguments);
     judge(vm::run(guest, &words, RUNNING_IN_GUEST))

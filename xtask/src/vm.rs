@@ -3,10 +3,11 @@
 //! The guest's root is a Debian of its own, made once. It sees this repository at its own path, so a
 //! test that cargo has built runs there as it is: `vm` can be cargo's runner.
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use clap::ValueEnum;
 
 use crate::daemon::unique;
 use crate::packages::{self, Need};
@@ -21,18 +22,35 @@ const OLDEST: &str = "trixie";
 /// Hosts older than that.
 const OLD: [&str; 2] = ["bullseye", "bookworm"];
 
+/// Which kernel a guest has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kernel {
+    /// The root's own
+    Own,
+    /// Debian bookworm's Linux 6.1, which has no TCX
+    #[value(name = "6.1")]
+    Bookworm,
+}
+
 /// What a guest boots from.
 pub struct Guest {
     root: PathBuf,
+    /// A folder with another kernel than the root's.
+    kernel: Option<PathBuf>,
 }
 
-/// Makes the guest's root, if it is not there; an error says why no guest can be had here.
-pub fn prepare() -> Result<Guest> {
+/// Makes the guest's root and its kernel, if they are not there; an error says why no guest can be had here.
+pub fn prepare(kernel: Kernel) -> Result<Guest> {
     must_be_root("vm -- PROGRAM", "it mounts what the guest sees")?;
     if std::env::consts::ARCH != "x86_64" {
         bail!("the guest is an x86_64 machine with igb NICs, and this is {}", std::env::consts::ARCH);
     }
-    Ok(Guest { root: root()? })
+    let root = root()?;
+    let kernel = match kernel {
+        Kernel::Own => None,
+        Kernel::Bookworm => Some(bookworm(&root)?),
+    };
+    Ok(Guest { root, kernel })
 }
 
 /// Runs a program, given by its path there and its arguments, in a guest of its own.
@@ -42,7 +60,7 @@ pub fn run(guest: &Guest, program: &[String], limit: Duration) -> Result<Ended> 
     let folder = Folder(folder);
     fs::write(folder.0.join("command"), words(program)?).context("writing the guest's command")?;
     let mut run = command(workspace::root().join("xtask/vm/run.sh"));
-    run.arg(workspace::root()).arg(&guest.root).arg(&folder.0);
+    run.arg(workspace::root()).arg(&guest.root).arg(&folder.0).args(&guest.kernel);
     process::show("Booting a guest with two SR-IOV NICs", &mut run, limit)
 }
 
@@ -88,6 +106,34 @@ fn root() -> Result<PathBuf> {
     fs::rename(&fresh, &root).with_context(|| format!("renaming {}", fresh.display()))?;
     fs::write(&stamp, wanted).with_context(|| format!("writing {}", stamp.display()))?;
     Ok(root)
+}
+
+/// Bookworm's kernel for guests with this root, made if it is not there.
+fn bookworm(root: &Path) -> Result<PathBuf> {
+    let vm = workspace::target("vm");
+    ensure!(
+        vm.starts_with(workspace::root()),
+        "the guest's machine sees this repository alone, and {} is outside: unset CARGO_TARGET_DIR",
+        vm.display()
+    );
+    let folder = vm.join("kernel-6.1");
+    // It is there whole or not at all.
+    if folder.exists() {
+        return Ok(folder);
+    }
+    packages::ensure("making the guest", &[Need::program("mmdebstrap", &["mmdebstrap"])])?;
+    let fresh = vm.join("kernel-6.1.new");
+    if fresh.exists() {
+        fs::remove_dir_all(&fresh).with_context(|| format!("removing {}", fresh.display()))?;
+    }
+    let script = workspace::root().join("xtask/vm/kernel.sh");
+    let hook = format!("'{}' '{}' \"$1\"", script.display(), root.display());
+    let mut mmdebstrap = command("mmdebstrap");
+    mmdebstrap.args(["--mode=root", "--variant=custom", &format!("--customize-hook={hook}"), "bookworm"]);
+    mmdebstrap.arg(&fresh).args(mirror(&release()?)?);
+    process::step("Fetching Linux 6.1, once", &mut mmdebstrap, Duration::from_mins(10))?;
+    fs::rename(&fresh, &folder).with_context(|| format!("renaming {}", fresh.display()))?;
+    Ok(folder)
 }
 
 /// The host's release, by its code name.

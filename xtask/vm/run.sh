@@ -1,23 +1,30 @@
 #!/bin/bash
-# run.sh REPOSITORY ROOT FOLDER - boots a throw-away QEMU guest (no KVM needed) with two igb NICs
-# (SR-IOV, 7 VFs each) on one wire, which runs what FOLDER/command says and ends with its status.
-# ROOT is the guest's root, read only; the repository is at its own path in it.
+# run.sh REPOSITORY ROOT FOLDER [KERNEL] - boots a throw-away QEMU guest (no KVM needed) with two igb
+# NICs (SR-IOV, 7 VFs each) on one wire, which runs what FOLDER/command says and ends with its status.
+# ROOT is the guest's root, read only; the repository is at its own path in it. KERNEL is a folder in
+# the repository with another kernel than the root's: vmlinuz, initrd, modules.
 set -euo pipefail
-export repository=$1 root=$2 folder=$3
+export repository=$1 root=$2 folder=$3 kernel=${4-}
 mkdir -p "$root$repository"
 # The namespaces take everything with them when we end, however that is.
 exec unshare --mount --pid --fork --kill-child bash -euc '
     mount --bind "$repository" "$root$repository"
     mount -t proc proc "$root/proc"
     mount -t tmpfs tmpfs "$root/run"
+    boot=(-kernel /vmlinuz)
+    if [ "$kernel" ]; then
+        mount --bind "$kernel/modules" "$root/usr/lib/modules"
+        boot=(-kernel "$kernel/vmlinuz" -initrd "$kernel/initrd")
+    fi
     chroot "$root" /usr/libexec/virtiofsd --socket-path=/run/fs --shared-dir=/ --sandbox=none \
         --no-announce-submounts --cache=always --readonly --log-level=error &
     until [ -S "$root/run/fs" ]; do sleep 0.05; done
     status=0
+    # no_timer_check: a guest that a busy machine starves takes its timer for broken, and panics.
     chroot "$root" qemu-system-x86_64 -nodefaults -no-user-config -display none -serial stdio -no-reboot \
         -accel tcg,thread=multi -cpu max -smp 2 -m 3G \
         -machine q35,memory-backend=ram -object memory-backend-memfd,id=ram,size=3G,share=on \
-        -kernel /vmlinuz -append "console=ttyS0 quiet loglevel=3 panic=-1 net.ifnames=0 root=fs rootfstype=virtiofs ro init=$repository/xtask/vm/init.sh -- $folder" \
+        "${boot[@]}" -append "console=ttyS0 quiet loglevel=3 panic=-1 no_timer_check net.ifnames=0 root=fs rootfstype=virtiofs ro init=$repository/xtask/vm/init.sh -- $folder" \
         -chardev socket,id=fs,path=/run/fs -device vhost-user-fs-pci,chardev=fs,tag=fs \
         -device isa-debug-exit,iobase=0xf4,iosize=1 \
         -netdev hubport,id=wire0,hubid=0 -device pcie-root-port,id=port0,chassis=0 \

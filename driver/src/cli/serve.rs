@@ -96,6 +96,7 @@ impl Serve {
                 drop(file);
             });
             tokio::spawn(keep_names(Arc::clone(&driver), docker.clone(), names));
+            tokio::spawn(Arc::clone(&driver).keep_filters());
             // Beside the calls: the socket answers at once.
             tokio::spawn(keep_watching(Arc::clone(&driver)));
             tokio::spawn(keep_true(Arc::clone(&driver), docker, self.look));

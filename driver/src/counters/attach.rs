@@ -8,15 +8,16 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use aya::{Ebpf, EbpfLoader, programs::ProgramError, util::KernelVersion};
+use aya::{Ebpf, EbpfLoader, programs::ProgramError};
 use nix::libc;
 
 use super::{
     Error, Hook, Plan, Result,
     kernel::{self, AttachType},
     map::{self, Maps},
-    pins::{self, PinnedLink, Pins},
+    pins::{self, Pinned, Pins, Side},
     reports::Reports,
+    tcx::has_tcx,
 };
 use crate::{
     fault,
@@ -27,8 +28,6 @@ use crate::{
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BPF_OBJECT"));
 /// The same, and they report.
 static REPORTING_OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BPF_OBJECT_LOG"));
-
-const TCX_SINCE: KernelVersion = KernelVersion::new(6, 6, 0);
 
 /// What became of the counters that a driver before us left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,11 +91,15 @@ impl Counters {
         pins::prepare(&self.bpffs)
     }
 
-    /// Counts an endpoint's frames from now on, until [`detach`](Self::detach). What an attempt that was
-    /// cut short left is replaced; living counters aren't.
+    /// Counts an endpoint's frames from now on, until [`detach`](Self::detach); where the kernel has no TCX,
+    /// once the [filters](super::filters) are attached. What an attempt that was cut short left is
+    /// replaced; living counters aren't.
     pub fn attach(&self, endpoint: &EndpointId, plan: &Plan) -> Result<()> {
         let pins = Pins::new(&self.bpffs, endpoint);
-        if pins.rx().is_ok_and(|rx| rx.at.ifindex != 0) && pins.tx().is_ok_and(|tx| tx.at.ifindex != 0) {
+        let lives = |pinned: Result<Pinned>| {
+            pinned.is_ok_and(|pinned| pinned.ifindex().is_some_and(|ifindex| ifindex != 0))
+        };
+        if lives(pins.rx()) && lives(pins.tx()) {
             return Err(Error::AlreadyCounted { endpoint: endpoint.clone() });
         }
         pins.remove()?;
@@ -113,22 +116,29 @@ impl Counters {
         fault::step!("counters.folder");
         let mut ebpf = self.load(pins, endpoint, plan)?;
         fault::step!("counters.map");
-        let rx = link(&mut ebpf, endpoint, plan, plan.rx_hook.receive())?;
-        fault::step!("counters.rx_linked");
-        pins.pin_rx(&rx)?;
-        fault::step!("counters.rx_pinned");
-        let tx = link(&mut ebpf, endpoint, plan, AttachType::TcxEgress)?;
-        fault::step!("counters.tx_linked");
-        pins.pin_tx(&tx)
+        for (side, hook, program) in [
+            (Side::Rx, plan.rx_hook, plan.rx_hook.receive()),
+            (Side::Tx, Hook::in_stack(), AttachType::TcxEgress),
+        ] {
+            let object = match hook {
+                Hook::Clsact => load_program(&mut ebpf, endpoint, program)?,
+                Hook::Xdp | Hook::Tcx => link(&mut ebpf, endpoint, plan, program)?,
+            };
+            fault::step!("counters.linked");
+            pins.pin(side, &object)?;
+            fault::step!("counters.pinned");
+        }
+        Ok(())
     }
 
     /// Takes over what a driver before us attached: its programs are replaced by ours if they differ, in
-    /// place, wherever the netdev is now. The hook stays what it is. Programs that report are always
-    /// replaced: the ring of the old ones went with the driver that read it.
+    /// place, wherever the netdev is now. The hook stays what it is; filters get the new programs when they
+    /// are looked at next. Programs that report are always replaced: the ring of the old ones went with the
+    /// driver that read it.
     pub fn adopt(&self, endpoint: &EndpointId, plan: &Plan) -> Result<Adopted> {
         let pins = Pins::new(&self.bpffs, endpoint);
         let (rx, tx) = (pins.rx()?, pins.tx()?);
-        if rx.at.ifindex == 0 || tx.at.ifindex == 0 {
+        if rx.ifindex() == Some(0) || tx.ifindex() == Some(0) {
             return Err(Error::NetdevGone { endpoint: endpoint.clone() });
         }
         let map = kernel::map_info(pins.counters()?.as_fd())
@@ -139,13 +149,17 @@ impl Counters {
         }
         let mut ebpf = self.load(&pins, endpoint, plan)?;
         let mut adopted = Adopted::Unchanged;
-        for linked in [rx, tx] {
-            let program = load_program(&mut ebpf, endpoint, linked.at.to)?;
-            if renew(&linked, program.as_fd(), self.reports.is_some())
-                .map_err(|source| Error::Replace { endpoint: endpoint.clone(), source })?
-            {
-                adopted = Adopted::Replaced;
+        for (side, pinned) in [(Side::Rx, rx), (Side::Tx, tx)] {
+            let program = load_program(&mut ebpf, endpoint, pinned.program(side))?;
+            let failed = |source| Error::Replace { endpoint: endpoint.clone(), source };
+            if self.reports.is_none() && is_same(&pinned, program.as_fd()).map_err(failed)? {
+                continue;
             }
+            match pinned {
+                Pinned::Link { fd, .. } => kernel::replace(fd.as_fd(), program.as_fd()).map_err(failed)?,
+                Pinned::Program { .. } => pins.replace(side, &program)?,
+            }
+            adopted = Adopted::Replaced;
         }
         Ok(adopted)
     }
@@ -232,22 +246,16 @@ fn link(ebpf: &mut Ebpf, endpoint: &EndpointId, plan: &Plan, at: AttachType) -> 
     let ifindex = plan.ifindex;
     kernel::link(program.as_fd(), ifindex, at).map_err(|source| match at {
         AttachType::Xdp => Error::NativeXdp { ifindex, source },
-        _ if source.raw_os_error() == Some(libc::EINVAL) && is_before_tcx() => Error::NoTcx { source },
+        _ if source.raw_os_error() == Some(libc::EINVAL) && !has_tcx() => Error::NoTcx { source },
         _ => Error::Attach { hook: Hook::from(at), ifindex, source },
     })
 }
 
-fn is_before_tcx() -> bool {
-    KernelVersion::current().is_ok_and(|running| running < TCX_SINCE)
-}
-
-/// Replaces a link's program if it isn't the same or if it is to be another `anyway`, and says whether it
-/// did.
-fn renew(linked: &PinnedLink, program: BorrowedFd<'_>, anyway: bool) -> io::Result<bool> {
-    let old = kernel::program(linked.at.program_id)?;
-    if !anyway && kernel::identity(old.as_fd())? == kernel::identity(program)? {
-        return Ok(false);
-    }
-    kernel::replace(linked.fd.as_fd(), program)?;
-    Ok(true)
+/// Whether what is pinned has this program.
+fn is_same(pinned: &Pinned, program: BorrowedFd<'_>) -> io::Result<bool> {
+    let old = match pinned {
+        Pinned::Link { at, .. } => &kernel::program(at.program_id)?,
+        Pinned::Program { fd, .. } => fd,
+    };
+    Ok(kernel::identity(old.as_fd())? == kernel::identity(program)?)
 }

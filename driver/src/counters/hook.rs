@@ -4,7 +4,7 @@ use std::fmt;
 use driver_common::{SPOOF_COUNT, SPOOF_DROP, SPOOF_OFF};
 use serde::{Deserialize, Serialize};
 
-use super::kernel::AttachType;
+use super::{kernel::AttachType, tcx::has_tcx};
 use crate::{device::mac::Mac, state::model::CounterSet};
 
 /// Where in the kernel frames are counted.
@@ -15,6 +15,9 @@ pub enum Hook {
     Xdp,
     /// TCX: in the stack, after GRO on receive and before segmentation on transmit. Linux 6.6.
     Tcx,
+    /// The same place on older kernels: a filter at a clsact qdisc. Any move of the netdev drops it, and a
+    /// container with `NET_ADMIN` can take it off, so somebody has to put it back.
+    Clsact,
 }
 
 impl fmt::Display for Hook {
@@ -22,6 +25,7 @@ impl fmt::Display for Hook {
         f.write_str(match self {
             Self::Xdp => "xdp",
             Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
         })
     }
 }
@@ -36,10 +40,16 @@ impl From<AttachType> for Hook {
 }
 
 impl Hook {
+    /// Where this kernel counts in the stack.
+    pub fn in_stack() -> Self {
+        if has_tcx() { Self::Tcx } else { Self::Clsact }
+    }
+
+    /// The program that counts what is received here: that of TCX runs at clsact, too.
     pub(super) fn receive(self) -> AttachType {
         match self {
             Self::Xdp => AttachType::Xdp,
-            Self::Tcx => AttachType::TcxIngress,
+            Self::Tcx | Self::Clsact => AttachType::TcxIngress,
         }
     }
 }
@@ -91,7 +101,8 @@ impl SpoofCheck {
 pub struct Plan {
     /// The netdev, in the calling thread's network namespace.
     pub ifindex: u32,
-    /// Where received frames are counted. Sent ones are counted at TCX.
+    /// Where received frames are counted. Sent ones are counted at TCX, or by clsact where the kernel has
+    /// none.
     pub rx_hook: Hook,
     /// What is done about foreign source MACs.
     pub spoof_check: SpoofCheck,
@@ -108,7 +119,7 @@ mod tests {
 
     #[test]
     fn hooks_are_written_as_users_type_them() {
-        for (hook, name) in [(Hook::Xdp, "xdp"), (Hook::Tcx, "tcx")] {
+        for (hook, name) in [(Hook::Xdp, "xdp"), (Hook::Tcx, "tcx"), (Hook::Clsact, "clsact")] {
             assert_eq!(hook.to_string(), name);
             assert_eq!(serde_json::to_value(hook).unwrap(), name);
             assert_eq!(serde_json::from_value::<Hook>(name.into()).unwrap(), hook);

@@ -95,6 +95,27 @@ pub(super) fn get(path: &Path) -> io::Result<OwnedFd> {
     bpf_fd(Command::ObjGet, &mut ObjAttr { pathname: address(path.as_ptr()), fd: 0, flags: 0 })
 }
 
+/// What can be pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Map,
+    Program,
+    Link,
+}
+
+/// What this is, as the kernel names it: `bpf(2)` itself answers about each as if it were what was asked
+/// for.
+pub(super) fn kind(object: BorrowedFd<'_>) -> io::Result<Kind> {
+    let name = std::fs::read_link(format!("/proc/self/fd/{}", object.as_raw_fd()))?;
+    // Some kernels have it in brackets.
+    match name.to_string_lossy().trim_start_matches("anon_inode:").trim_matches(['[', ']']) {
+        "bpf-map" => Ok(Kind::Map),
+        "bpf-prog" => Ok(Kind::Program),
+        "bpf_link" | "bpf-link" => Ok(Kind::Link),
+        other => Err(io::Error::new(io::ErrorKind::Unsupported, format!("a {other}"))),
+    }
+}
+
 /// Pins a link, map or program.
 pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = c_path(path)?;
@@ -321,6 +342,13 @@ struct ProgInfo {
 }
 // SAFETY: integers only; `identity` gives the pointers.
 unsafe impl Info for ProgInfo {}
+
+/// The id of a program.
+pub(super) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut of = ProgInfo::default();
+    info(program, &mut of)?;
+    Ok(of.id)
+}
 
 /// What makes two programs the same: their instructions, and the constants that they were loaded with.
 #[derive(Debug, PartialEq, Eq)]

@@ -2,7 +2,8 @@
 //!
 //! A pinned link stays with its netdev into any network namespace, can't be removed there, and counts on
 //! without the driver. Each endpoint has a folder `<bpffs>/<endpoint>` with the map `counters` and the
-//! links `rx` and `tx`. Everything here blocks; nothing here knows of Docker.
+//! links `rx` and `tx`. Where the kernel has no TCX the programs themselves are pinned there, and the
+//! network floor keeps them attached by filters. Everything here blocks; nothing here knows of Docker.
 use std::{error::Error as StdError, io, path::PathBuf};
 
 mod attach;
@@ -17,8 +18,8 @@ mod tcx;
 pub use attach::{Adopted, Counters};
 pub use hook::{Hook, Plan, SpoofCheck};
 pub use pins::endpoints;
-pub use read::{ByClass, Reading, attached_here, is_attached, read};
-pub use tcx::{clear_tcx, tcx_ids};
+pub use read::{ByClass, Reading, attached_here, filters, is_attached, read};
+pub use tcx::{clear_tcx, has_tcx, tcx_ids};
 
 use crate::state::id::EndpointId;
 

@@ -15,8 +15,8 @@ use nix::{
 };
 
 use super::{
-    Error, Result,
-    kernel::{self, Attachment},
+    Error, Hook, Result,
+    kernel::{self, AttachType, Attachment, Kind},
 };
 use crate::{fault, state::id::EndpointId};
 
@@ -27,6 +27,9 @@ const PRIVATE: u32 = 0o700;
 const COUNTERS: &str = "counters";
 const RX: &str = "rx";
 const TX: &str = "tx";
+/// What is about to take the place of one of these. No name there may have a dot.
+const RX_NEW: &str = "rx_new";
+const TX_NEW: &str = "tx_new";
 
 /// Makes `bpffs` a private folder on a BPF file system; mounts one at the standard place if need be.
 pub(super) fn prepare(bpffs: &Path) -> Result<()> {
@@ -70,16 +73,68 @@ pub fn endpoints(bpffs: &Path) -> Result<Vec<EndpointId>> {
     Ok(endpoints)
 }
 
-/// An endpoint's folder: one map, two links.
+/// An endpoint's folder: one map, two links or programs.
 pub(super) struct Pins {
     endpoint: EndpointId,
     folder: PathBuf,
 }
 
-/// A pinned link and what it is attached to.
-pub(super) struct PinnedLink {
-    pub fd: OwnedFd,
-    pub at: Attachment,
+/// Which of the two sides of a netdev.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Rx,
+    Tx,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rx => RX,
+            Self::Tx => TX,
+        }
+    }
+
+    fn new_name(self) -> &'static str {
+        match self {
+            Self::Rx => RX_NEW,
+            Self::Tx => TX_NEW,
+        }
+    }
+}
+
+/// What is pinned for one side.
+pub(super) enum Pinned {
+    /// A link, and what it is attached to.
+    Link { fd: OwnedFd, at: Attachment },
+    /// A program that a filter has, or is to have.
+    Program { fd: OwnedFd, id: u32 },
+}
+
+impl Pinned {
+    pub fn hook(&self) -> Hook {
+        match self {
+            Self::Link { at, .. } => at.to.into(),
+            Self::Program { .. } => Hook::Clsact,
+        }
+    }
+
+    /// The netdev's number where it is now, 0 once it is destroyed; none if that is not known, as a
+    /// program does not know who runs it.
+    pub fn ifindex(&self) -> Option<u32> {
+        match self {
+            Self::Link { at, .. } => Some(at.ifindex),
+            Self::Program { .. } => None,
+        }
+    }
+
+    /// Which of our programs it has.
+    pub fn program(&self, side: Side) -> AttachType {
+        match (self, side) {
+            (Self::Link { at, .. }, _) => at.to,
+            (Self::Program { .. }, Side::Rx) => AttachType::TcxIngress,
+            (Self::Program { .. }, Side::Tx) => AttachType::TcxEgress,
+        }
+    }
 }
 
 impl Pins {
@@ -98,13 +153,15 @@ impl Pins {
     /// Removes all of it, the links first, so that nothing counts into a map that can't be found. Fine
     /// if it is gone already.
     pub fn remove(&self) -> Result<()> {
-        for link in [self.tx(), self.rx()].into_iter().flatten() {
+        for pinned in [self.tx(), self.rx()].into_iter().flatten() {
             // A netdev that is gone has no link to detach; whatever the error, the file goes.
-            if let Err(error) = kernel::detach(link.fd.as_fd()) {
+            if let Pinned::Link { fd, .. } = pinned
+                && let Err(error) = kernel::detach(fd.as_fd())
+            {
                 tracing::debug!(endpoint = %self.endpoint, %error, "detaching a link");
             }
         }
-        for name in [TX, RX, COUNTERS] {
+        for name in [TX, RX, TX_NEW, RX_NEW, COUNTERS] {
             fault::step!("counters.removing");
             let path = self.folder.join(name);
             match fs::remove_file(&path) {
@@ -121,36 +178,46 @@ impl Pins {
         }
     }
 
-    pub fn pin_rx(&self, link: &OwnedFd) -> Result<()> {
-        self.pin(link, RX)
+    /// Pins a link or a program.
+    pub fn pin(&self, side: Side, object: &OwnedFd) -> Result<()> {
+        self.pin_as(object, side.name())
     }
 
-    pub fn pin_tx(&self, link: &OwnedFd) -> Result<()> {
-        self.pin(link, TX)
+    /// Puts a program in the place of what is pinned, which is there at any moment.
+    pub fn replace(&self, side: Side, program: &OwnedFd) -> Result<()> {
+        let (new, path) = (self.folder.join(side.new_name()), self.folder.join(side.name()));
+        // Of a driver that was ended in between.
+        let _ = fs::remove_file(&new);
+        self.pin_as(program, side.new_name())?;
+        fs::rename(&new, &path).map_err(|source| Error::Folder { doing: "replace", path, source })
     }
 
     pub fn counters(&self) -> Result<OwnedFd> {
         self.get(COUNTERS)
     }
 
-    pub fn rx(&self) -> Result<PinnedLink> {
-        self.link(RX)
+    pub fn rx(&self) -> Result<Pinned> {
+        self.pinned(RX)
     }
 
-    pub fn tx(&self) -> Result<PinnedLink> {
-        self.link(TX)
+    pub fn tx(&self) -> Result<Pinned> {
+        self.pinned(TX)
     }
 
-    fn pin(&self, object: &OwnedFd, name: &'static str) -> Result<()> {
+    fn pin_as(&self, object: &OwnedFd, name: &'static str) -> Result<()> {
         let path = self.folder.join(name);
         kernel::pin(object.as_fd(), &path).map_err(|source| Error::Folder { doing: "pin", path, source })
     }
 
-    fn link(&self, name: &'static str) -> Result<PinnedLink> {
+    fn pinned(&self, name: &'static str) -> Result<Pinned> {
         let fd = self.get(name)?;
-        let at = kernel::attachment(fd.as_fd())
-            .map_err(|source| Error::Pin { path: self.folder.join(name), source })?;
-        Ok(PinnedLink { fd, at })
+        let pinned = match kernel::kind(fd.as_fd()) {
+            Ok(Kind::Link) => kernel::attachment(fd.as_fd()).map(|at| Pinned::Link { fd, at }),
+            Ok(Kind::Program) => kernel::program_id(fd.as_fd()).map(|id| Pinned::Program { fd, id }),
+            Ok(Kind::Map) => Err(io::Error::new(io::ErrorKind::Unsupported, "a map")),
+            Err(error) => Err(error),
+        };
+        pinned.map_err(|source| Error::Pin { path: self.folder.join(name), source })
     }
 
     fn get(&self, name: &'static str) -> Result<OwnedFd> {

@@ -4,8 +4,16 @@ use std::{os::fd::AsFd, path::Path};
 use driver_common::{Counters, Detailed, DetailedCounters, Rx, Tx};
 use nix::libc;
 
-use super::{Error, Hook, Result, kernel, kernel::AttachType, pins::Pins, tcx};
-use crate::state::id::EndpointId;
+use super::{
+    Error, Hook, Result, kernel,
+    kernel::AttachType,
+    pins::{Pinned, Pins},
+    tcx,
+};
+use crate::{
+    device::clsact::{Direction, Filter},
+    state::id::EndpointId,
+};
 
 /// An endpoint's counters and where they are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +26,9 @@ pub struct Reading {
     pub rx_hook: Hook,
     /// Where sent frames are counted.
     pub tx_hook: Hook,
-    /// The netdev's index in the namespace where it is now; 0 once it is destroyed.
-    pub ifindex: u32,
+    /// The netdev's index in the namespace where it is now, 0 once it is destroyed; none if the counters
+    /// are attached by clsact, which does not tell.
+    pub ifindex: Option<u32>,
 }
 
 /// Frames by class.
@@ -39,9 +48,23 @@ pub fn read(bpffs: &Path, endpoint: &EndpointId) -> Result<Reading> {
     let value_size = kernel::map_info(map.as_fd()).map_err(failed)?.value_size;
     let cpus = aya::util::nr_cpus().map_err(|(_, source)| failed(source))?;
     let words = kernel::first_entry(map.as_fd(), value_size, cpus).map_err(failed)?;
-    let (rx, tx) = (pins.rx()?.at, pins.tx()?.at);
+    let (rx, tx) = (pins.rx()?, pins.tx()?);
     let (counters, detailed) = sum(&words, value_size.div_ceil(8) as usize);
-    Ok(Reading { counters, detailed, rx_hook: rx.to.into(), tx_hook: tx.to.into(), ifindex: tx.ifindex })
+    Ok(Reading { counters, detailed, rx_hook: rx.hook(), tx_hook: tx.hook(), ifindex: tx.ifindex() })
+}
+
+/// The filters that an endpoint's netdev is to have at its clsact qdisc: those of the sides that have no
+/// link.
+pub fn filters(bpffs: &Path, endpoint: &EndpointId) -> Result<Vec<Filter>> {
+    let pins = Pins::new(bpffs, endpoint);
+    let sides = [(Direction::Ingress, pins.rx()?), (Direction::Egress, pins.tx()?)];
+    Ok(sides
+        .into_iter()
+        .filter_map(|(direction, pinned)| match pinned {
+            Pinned::Program { fd, id } => Some(Filter { direction, program: fd, id }),
+            Pinned::Link { .. } => None,
+        })
+        .collect())
 }
 
 /// Adds up the CPUs' entries of `entry` words each. Another version's may be shorter or longer: fields are
@@ -87,10 +110,10 @@ fn classes(next: &mut impl FnMut() -> u64) -> Detailed {
     }
 }
 
-/// The ifindex of the netdev that this endpoint's counters are attached to, if it is in the calling thread's
-/// network namespace. Names, aliases and MACs can be changed in a container; this can't.
+/// The ifindex of the netdev that this endpoint's counters are attached to by links, if it is in the calling
+/// thread's network namespace. Names, aliases and MACs can be changed in a container; this can't.
 pub fn attached_here(bpffs: &Path, endpoint: &EndpointId) -> Result<Option<u32>> {
-    let link = Pins::new(bpffs, endpoint).tx()?.at;
+    let Pinned::Link { at: link, .. } = Pins::new(bpffs, endpoint).tx()? else { return Ok(None) };
     if link.ifindex == 0 {
         return Ok(None);
     }

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd},
+    sync::LazyLock,
 };
 
 use nix::libc;
@@ -14,6 +15,18 @@ use super::{
 use crate::state::model::TcxIds;
 
 const HOOKS: [AttachType; 2] = [AttachType::TcxIngress, AttachType::TcxEgress];
+
+/// `loopback_net_init` (drivers/net/loopback.c): each namespace has it, under this number.
+const LOOPBACK: u32 = 1;
+
+/// Whether this kernel has TCX: one that has not does not know the question.
+pub fn has_tcx() -> bool {
+    static HAS: LazyLock<bool> = LazyLock::new(|| {
+        !chain(LOOPBACK, AttachType::TcxEgress)
+            .is_err_and(|error| matches!(error.raw_os_error(), Some(libc::EINVAL | libc::E2BIG)))
+    });
+    *HAS
+}
 
 /// What is at both TCX hooks of a netdev of the calling thread's namespace.
 pub fn tcx_ids(ifindex: u32) -> Result<TcxIds> {

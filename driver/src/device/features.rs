@@ -81,9 +81,9 @@ impl ParseableParametrized<[u8], GenlHeader> for Dev {
     }
 }
 
-/// What the netdev's driver says of itself, in the namespace of the calling thread. None at all on
-/// kernels before 6.3, which have no such family.
-pub async fn xdp_features(ifindex: u32) -> Result<XdpFeatures> {
+/// What the netdev's driver says of itself, in the namespace of the calling thread; none on kernels before
+/// 6.3, which can't be asked.
+pub async fn xdp_features(ifindex: u32) -> Result<Option<XdpFeatures>> {
     let what = || format!("asking for the XDP features of netdev {ifindex}");
     let protocol = |reason: String| Error::Protocol { what: what(), reason };
     let runtime = runtime().map_err(|source| Error::io(what(), source))?;
@@ -100,14 +100,14 @@ pub async fn xdp_features(ifindex: u32) -> Result<XdpFeatures> {
             Err(genetlink::GenetlinkError::NetlinkError(error))
                 if error.raw_os_error() == Some(nix::libc::ENOENT) =>
             {
-                return Ok(XdpFeatures::default());
+                return Ok(None);
             }
             Err(error) => return Err(protocol(error.to_string())),
         };
         while let Some(answer) = answers.next().await {
             match answer.map_err(|error| protocol(error.to_string()))?.payload {
                 NetlinkPayload::InnerMessage(GenlMessage { payload: Dev::Features(features), .. }) => {
-                    return Ok(features);
+                    return Ok(Some(features));
                 }
                 NetlinkPayload::Error(error) if error.code.is_some() => {
                     let source = std::io::Error::from_raw_os_error(error.raw_code().saturating_neg());
@@ -116,7 +116,7 @@ pub async fn xdp_features(ifindex: u32) -> Result<XdpFeatures> {
                 _ => {}
             }
         }
-        Ok(XdpFeatures::default())
+        Ok(Some(XdpFeatures::default()))
     };
     let answer = tokio::time::timeout(REQUEST, asked).await;
     connection.abort();
@@ -129,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn loopback_has_no_native_xdp() {
-        assert_eq!(xdp_features(1).await.unwrap(), XdpFeatures::default());
+        assert_eq!(xdp_features(1).await.unwrap(), Some(XdpFeatures::default()));
     }
 
     #[tokio::test]

@@ -3,6 +3,8 @@
 //! The kernel is asked each time; nothing is cached here but the sockets.
 pub mod address;
 pub mod change;
+pub mod clsact;
+pub mod events;
 pub mod features;
 pub mod link;
 pub mod mac;

@@ -90,11 +90,37 @@ impl Raw {
         Ok(Self(Arc::new(Mutex::new(Connection { socket, sequence: 0 }))))
     }
 
+    /// The bodies of at most so many answers to a request; blocks.
+    pub fn ask_here(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        limit: usize,
+    ) -> io::Result<Vec<Vec<u8>>> {
+        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner).exchange(message, flags, limit);
+        asked.map_err(|failure| match failure {
+            Failure::Kernel(message) => io::Error::from_raw_os_error(message.raw_code().saturating_neg()),
+            Failure::Io(error) => error,
+        })
+    }
+
     /// The bodies of the answers to a request, off the runtime's own threads.
-    async fn ask(&self, what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<Vec<Vec<u8>>> {
+    pub async fn ask(&self, what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<Vec<Vec<u8>>> {
+        self.ask_some(what, message, flags, usize::MAX).await
+    }
+
+    /// The same; of more than `limit` answers those that have come. Once that has happened, this socket is
+    /// not fit for another dump.
+    pub async fn ask_some(
+        &self,
+        what: &str,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>> {
         let connection = Arc::clone(&self.0);
         let asked = tokio::task::spawn_blocking(move || {
-            connection.lock().unwrap_or_else(PoisonError::into_inner).exchange(message, flags)
+            connection.lock().unwrap_or_else(PoisonError::into_inner).exchange(message, flags, limit)
         });
         let what = what.to_owned();
         let Ok(asked) = tokio::time::timeout(TURN, asked).await else {
@@ -116,7 +142,12 @@ impl Raw {
 }
 
 impl Connection {
-    fn exchange(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<Vec<Vec<u8>>, Failure> {
+    fn exchange(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, Failure> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST | flags;
@@ -136,6 +167,7 @@ impl Connection {
                 }
                 match header.kind {
                     NLMSG_ERROR | NLMSG_DONE => return outcome(body).map(|()| bodies),
+                    _ if bodies.len() == limit => return Ok(bodies),
                     _ => bodies.push(body.to_vec()),
                 }
             }
@@ -302,6 +334,19 @@ impl Rtnl {
         });
         // NETNSA_NSID_NOT_ASSIGNED
         Ok(id.filter(|id| *id >= 0))
+    }
+
+    /// Gives another namespace an id in that of this socket, if it has none yet.
+    pub async fn give_nsid(&self, to: &NetNs) -> Result<()> {
+        let mut message = NsidMessage::default();
+        message.attributes.push(NsidAttribute::Fd(to.raw_fd().cast_unsigned()));
+        // Any.
+        message.attributes.push(NsidAttribute::Id(-1));
+        let what = "giving a network namespace an id";
+        match self.raw().ask(what, RouteNetlinkMessage::NewNsId(message), NLM_F_ACK).await {
+            Err(error) if error.is_exists() => Ok(()),
+            given => given.map(drop),
+        }
     }
 
     /// The alternative names, as the kernel has them.

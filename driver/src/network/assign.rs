@@ -5,7 +5,7 @@ use crate::{
     device::{Change, Link, Mac, features::XdpFeatures},
     fault,
     state::{
-        Endpoint, EndpointId, Mode, Network, Original, VfGrant,
+        Endpoint, Mode, Network, Original, VfGrant,
         model::{Lower, NetworkOptions, RxHook},
     },
 };
@@ -87,7 +87,7 @@ impl Driver {
         endpoint: &Endpoint,
     ) -> Result<()> {
         let (network_id, id) = (&request.network, &request.endpoint);
-        let (marked, warnings) = self.prepare(link, network, id, endpoint).await?;
+        let (marked, warnings) = self.prepare(link, network, request, endpoint).await?;
         if !marked || !warnings.is_empty() {
             self.store
                 .update(|state| {
@@ -150,7 +150,7 @@ impl Driver {
         &self,
         link: Link,
         network: &Network,
-        id: &EndpointId,
+        CreateEndpoint { network: network_id, endpoint: id, .. }: &CreateEndpoint,
         endpoint: &Endpoint,
     ) -> Result<(bool, Vec<String>)> {
         let options = &network.options;
@@ -178,21 +178,24 @@ impl Driver {
             ifindex,
             rx_hook: rx_hook(options.rx_hook, &link, features),
             spoof_check: spoof_check(options, endpoint),
-            frags: features.multi_buffer(),
+            frags: features.is_none_or(XdpFeatures::multi_buffer),
             counters: options.counters,
         };
         let endpoint_id = id.clone();
-        let tcx = Plan { rx_hook: Hook::Tcx, ..plan };
-        let automatic = options.rx_hook == RxHook::Auto && plan != tcx;
+        let in_stack = Plan { rx_hook: Hook::in_stack(), ..plan };
+        let automatic = options.rx_hook == RxHook::Auto && plan != in_stack;
         self.counters(move |counters| match counters.attach(&endpoint_id, &plan) {
             Err(error @ counters::Error::NativeXdp { .. }) if automatic => {
-                tracing::warn!(%endpoint_id, %error, "counting received frames by TCX");
-                counters.attach(&endpoint_id, &tcx)
+                if features.is_some() {
+                    tracing::warn!(%endpoint_id, %error, "counting received frames in the stack");
+                }
+                counters.attach(&endpoint_id, &in_stack)
             }
             attached => attached,
         })
         .await?;
         fault::point!("assign.counted");
+        self.filter_at_home(network_id, id, endpoint, ifindex).await?;
         // Last: a netdev at home without it is one that is back, or that we never got done with.
         Ok((self.rtnl.mark(ifindex).await?, warnings))
     }
@@ -227,11 +230,14 @@ pub fn spoof_check(options: &NetworkOptions, endpoint: &Endpoint) -> SpoofCheck 
     }
 }
 
-fn rx_hook(asked: RxHook, link: &Link, features: XdpFeatures) -> Hook {
+fn rx_hook(asked: RxHook, link: &Link, features: Option<XdpFeatures>) -> Hook {
     let dear = link.driver().is_some_and(|driver| XDP_COSTS.contains(&driver.as_str()));
+    // Where the kernel can't say, hardware's driver is asked by trying it.
+    let native = features.map_or(link.parent.is_some(), XdpFeatures::native);
     match asked {
         RxHook::Xdp => Hook::Xdp,
-        RxHook::Auto if link.is_ethernet() && features.native() && !dear => Hook::Xdp,
-        RxHook::Auto | RxHook::Tcx => Hook::Tcx,
+        RxHook::Auto if link.is_ethernet() && native && !dear => Hook::Xdp,
+        RxHook::Auto => Hook::in_stack(),
+        RxHook::Tcx => Hook::Tcx,
     }
 }

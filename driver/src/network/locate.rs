@@ -1,11 +1,12 @@
 //! Where an endpoint's netdev is now, and how it comes home.
 //!
 //! A container can rename a netdev, and change its address, alias and namespace. What it can't change is
-//! the hardware behind it, and that our pinned link is attached to it: those tell which one it is.
+//! the hardware behind it, and that our pinned link is attached to it: those tell which one it is. A kernel
+//! without TCX has no such link; netdevs without hardware go by weaker signs there.
 use super::{Driver, Error, Result};
 use crate::{
     counters,
-    device::{Link, LinkRef, Rtnl, link::Parent, netns, netns::NetNs, pci},
+    device::{Link, LinkRef, Rtnl, clsact::Direction, link::Parent, netns, netns::NetNs, pci},
     state::{Endpoint, EndpointId},
 };
 
@@ -27,6 +28,18 @@ enum Clue {
     Counted(u32),
     /// It is this hardware's.
     Hardware(String),
+    /// It has the endpoint's filter, its tag, or in its container its number.
+    Filtered(Filtered),
+}
+
+/// What a netdev without hardware goes by that is counted by a filter.
+#[derive(Clone, Debug)]
+struct Filtered {
+    /// The program that sees what it sends.
+    program: u32,
+    tag: String,
+    ifindex: u32,
+    sandbox: Option<u64>,
 }
 
 impl Driver {
@@ -34,9 +47,7 @@ impl Driver {
     /// exists and is not found is an error, never taken for gone: it is not known what became of it.
     pub(super) async fn locate(&self, id: &EndpointId, endpoint: &Endpoint) -> Result<Place> {
         let counted = self.counted(id).await?;
-        let mut clues = Vec::new();
-        clues.extend(counted.map(Clue::Counted));
-        clues.extend(endpoint.hardware.clone().map(Clue::Hardware));
+        let clues = self.clues(id, endpoint, counted).await?;
         let mut unseen = Vec::new();
         for clue in &clues {
             if let Some(ifindex) = self.at(&self.rtnl, None, id, clue).await? {
@@ -76,11 +87,45 @@ impl Driver {
         Ok(Place::Gone)
     }
 
+    async fn clues(&self, id: &EndpointId, endpoint: &Endpoint, counted: Option<u32>) -> Result<Vec<Clue>> {
+        let mut clues = Vec::new();
+        clues.extend(counted.map(Clue::Counted));
+        clues.extend(endpoint.hardware.clone().map(Clue::Hardware));
+        if clues.is_empty()
+            && let Some(filter) = self.filters(id).await?.pop()
+        {
+            let sandbox = endpoint.sandbox.as_deref().and_then(|path| NetNs::open(path).ok());
+            clues.push(Clue::Filtered(Filtered {
+                program: filter.id,
+                tag: self.tag(id, endpoint),
+                ifindex: endpoint.ifindex,
+                sandbox: sandbox.map(|netns| netns.inode()),
+            }));
+        }
+        Ok(clues)
+    }
+
+    /// The netdev in its container, if it is there. Nowhere else is looked.
+    pub(super) async fn in_sandbox(
+        &self,
+        id: &EndpointId,
+        endpoint: &Endpoint,
+    ) -> Result<Option<(NetNs, u32)>> {
+        let netns = endpoint.sandbox.as_deref().and_then(|path| NetNs::open(path).ok());
+        let Some(netns) = netns.filter(|netns| netns.inode() != self.home.inode()) else { return Ok(None) };
+        for clue in self.clues(id, endpoint, None).await? {
+            if let Some(ifindex) = self.at_in(&netns, id, &clue).await? {
+                return Ok(Some((netns, ifindex)));
+            }
+        }
+        Ok(None)
+    }
+
     /// The ifindex, in whatever namespace, of the netdev that the endpoint's counters are attached to; none
     /// if it has no counters, or they are attached to nothing any more.
     async fn counted(&self, id: &EndpointId) -> Result<Option<u32>> {
         match self.reading(id).await {
-            Ok(reading) => Ok(Some(reading.ifindex).filter(|ifindex| *ifindex != 0)),
+            Ok(reading) => Ok(reading.ifindex.filter(|ifindex| *ifindex != 0)),
             Err(Error::Counters(counters::Error::NotCounted { .. })) => Ok(None),
             Err(error) => Err(error),
         }
@@ -111,6 +156,19 @@ impl Driver {
     ) -> Result<Option<u32>> {
         match clue {
             Clue::Hardware(wanted) => Ok(rtnl.link_of(wanted).await?.map(|link| link.ifindex)),
+            // At home none has a filter.
+            Clue::Filtered(_) if netns.is_none() => Ok(None),
+            Clue::Filtered(Filtered { program, tag, ifindex, sandbox }) => {
+                if let Some(filtered) = rtnl.filtered(Direction::Egress, *program).await? {
+                    return Ok(Some(filtered));
+                }
+                let links = rtnl.links().await?;
+                let tagged = links.iter().find(|link| link.alias == *tag);
+                // A move keeps the number, if it can.
+                let in_sandbox = netns.is_some_and(|netns| Some(netns.inode()) == *sandbox);
+                let numbered = || links.iter().find(|link| in_sandbox && link.ifindex == *ifindex);
+                Ok(tagged.or_else(numbered).map(|link| link.ifindex))
+            }
             Clue::Counted(ifindex) => {
                 let (bpffs, id, ifindex) = (self.bpffs.clone(), id.clone(), *ifindex);
                 let netns = netns.map(NetNs::try_clone).transpose().map_err(Error::io("a namespace"))?;

@@ -25,6 +25,7 @@ mod bind;
 pub mod caller;
 mod choice;
 mod endpoints;
+mod filters;
 mod leftovers;
 mod locate;
 mod locks;
@@ -43,6 +44,7 @@ mod watch;
 
 pub use assign::spoof_check;
 use choice::Reservations;
+use filters::Filtered;
 use locks::Locks;
 use options::BadOption;
 use upkeep::Upkeep;
@@ -232,6 +234,8 @@ pub struct Driver {
     claims: tokio::sync::Mutex<()>,
     /// Networks that are being looked at.
     looked_at: Mutex<HashSet<NetworkId>>,
+    /// Endpoints that are counted by filters, which somebody has to look after.
+    filtered: Filtered,
     /// Networks whose containers' names may have changed.
     renamed: mpsc::Sender<NetworkId>,
     upkeep: Upkeep,
@@ -263,6 +267,7 @@ impl Driver {
             names: tokio::sync::Mutex::default(),
             claims: tokio::sync::Mutex::default(),
             looked_at: Mutex::default(),
+            filtered: Filtered::default(),
             renamed,
             upkeep: Upkeep::default(),
             look: Notify::new(),

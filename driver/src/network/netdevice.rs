@@ -65,7 +65,9 @@ impl Driver {
                 return Err(BadOption::new("mtu", mtu, reason).into());
             }
         }
-        if options.rx_hook == RxHook::Xdp && !self.xdp_features(&link).await.native() {
+        if options.rx_hook == RxHook::Xdp
+            && self.xdp_features(&link).await.is_some_and(|features| !features.native())
+        {
             let driver = link.driver().unwrap_or_else(|| "its driver".into());
             let reason = format!("{} has no native XDP ({driver}); use tcx or auto", link.name);
             return Err(BadOption::new("rx_hook", "xdp", reason).into());
@@ -73,11 +75,11 @@ impl Driver {
         Ok(link)
     }
 
-    /// None where the kernel can't say: then TCX does.
-    pub(super) async fn xdp_features(&self, link: &Link) -> XdpFeatures {
+    /// None where the kernel is too old to say.
+    pub(super) async fn xdp_features(&self, link: &Link) -> Option<XdpFeatures> {
         xdp_features(link.ifindex).await.unwrap_or_else(|error| {
-            tracing::warn!(netdevice = link.name, %error, "counting received frames by TCX");
-            XdpFeatures::default()
+            tracing::warn!(netdevice = link.name, %error, "counting received frames in the stack");
+            Some(XdpFeatures::default())
         })
     }
 

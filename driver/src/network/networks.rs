@@ -5,9 +5,10 @@ use ipnet::IpNet;
 
 use super::{CreateNetwork, Driver, Error, Result, now, options, options::BadOption, options::Requested};
 use crate::{
+    counters::has_tcx,
     device::{Link, LinkRef, pci},
     fault,
-    state::{Mode, Network, NetworkId, NetworkOptions},
+    state::{Mode, Network, NetworkId, NetworkOptions, model::RxHook},
 };
 
 impl Driver {
@@ -22,6 +23,10 @@ impl Driver {
             let same = requested.mode.is_none_or(|mode| mode == known.mode)
                 && Network { options, gateways, ..known.clone() } == *known;
             return if same { Ok(()) } else { Err(Error::NetworkExists(request.network.clone())) };
+        }
+        if requested.options.rx_hook == RxHook::Tcx && !has_tcx() {
+            let reason = "this kernel has no TCX, which is in Linux 6.6 and newer; use auto";
+            return Err(BadOption::new("rx_hook", "tcx", reason).into());
         }
         let (network, link) = self.claim(&request.network, requested, gateways).await?;
         if let Err(error) = self.complete_network(&link, &network).await {

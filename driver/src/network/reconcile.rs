@@ -35,6 +35,7 @@ impl Driver {
                 let Some(network) = state.networks.get(&network_id) else { return };
                 if let Some(endpoint) = network.endpoints.get(&id) {
                     driver.adopt(&network.options, &id, endpoint).await;
+                    driver.filter_again(&network_id, &id, endpoint).await;
                 }
             }
         })
@@ -192,7 +193,7 @@ impl Driver {
         let plan = Plan {
             ifindex: endpoint.ifindex,
             // The hook stays what it is; multi-buffer frames are exact either way.
-            rx_hook: Hook::Tcx,
+            rx_hook: Hook::in_stack(),
             spoof_check: spoof_check(options, endpoint),
             frags: true,
             // As stored when the network was made: the endpoint's map has the size for it.

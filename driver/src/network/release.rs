@@ -99,6 +99,8 @@ impl Driver {
 
     /// Ends the endpoint's counters. Fine if there are none.
     pub(super) async fn detach(&self, id: &EndpointId) -> Result<()> {
+        // Filters went with the move home, or go with the mark.
+        self.filtered.end(id);
         let id = id.clone();
         self.counters(move |counters| counters.detach(&id)).await
     }

@@ -92,7 +92,12 @@ impl Driver {
             }
         }
         // Attached ones are gone already. A tag can be forged: nobody's living counters go by it.
-        let dead = self.reading(&id).await.is_ok_and(|reading| reading.ifindex == 0);
+        let reading = self.reading(&id).await;
+        let dead = match reading.map(|reading| reading.ifindex) {
+            Ok(Some(ifindex)) => ifindex == 0,
+            Ok(None) => !self.is_filtered(&id).await?,
+            Err(_) => false,
+        };
         if dead && !state.knows(&id) {
             self.detach(&id).await?;
         }

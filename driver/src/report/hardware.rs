@@ -8,6 +8,7 @@ use crate::{
     counters::{self, Reading},
     device::{
         Link, Rtnl, Stats,
+        clsact::{Direction, filtered_here},
         netns::{NetNs, Traveller},
     },
     state::{Endpoint, EndpointId, State, VfGrant},
@@ -100,7 +101,10 @@ fn netdev(
     endpoint: &Endpoint,
 ) -> Option<Stats> {
     let counted = || {
-        let ifindex = counters::attached_here(bpffs, id).ok()??;
+        let ifindex = match counters::attached_here(bpffs, id).ok()? {
+            Some(ifindex) => ifindex,
+            None => filtered_here(Direction::Egress, counters::filters(bpffs, id).ok()?.pop()?.id).ok()??,
+        };
         Stats::of_here(ifindex).ok()?
     };
     // Held no longer than for the look: it keeps the netdev from coming home.

@@ -73,8 +73,8 @@ pub struct EndpointReport {
     pub netdevice: Option<String>,
     /// How the network hands out its hardware.
     pub mode: Option<String>,
-    /// The netdev's number where it is now; 0 once it no longer exists.
-    pub ifindex: u32,
+    /// The netdev's number where it is now, 0 once it no longer exists; null if it is not found.
+    pub ifindex: Option<u32>,
     /// Where received frames are counted; null if they aren't.
     pub rx_hook: Option<counters::Hook>,
     /// Where sent frames are counted; null if they aren't.
@@ -209,7 +209,7 @@ fn report(endpoint_id: EndpointId, counted: &Counted) -> EndpointReport {
         container_id: None,
         netdevice: None,
         mode: None,
-        ifindex: reading.map_or(0, |reading| reading.ifindex),
+        ifindex: reading.map_or(Some(0), |reading| reading.ifindex),
         rx_hook: reading.map(|reading| reading.rx_hook),
         tx_hook: reading.map(|reading| reading.tx_hook),
         rx: reading.map(rx),

@@ -66,7 +66,7 @@ fn nothing_a_container_does_stops_the_count() {
         let other = Netns::new("other", false);
         assert!(as_container(container, &format!("ip link set {DUT} netns {}", other.0)));
         assert!(as_container(&other, &format!("ip link set {DUT} name evil0")));
-        assert_eq!(lab.read().ifindex, other.ifindex("evil0"));
+        assert_eq!(lab.read().ifindex, Some(other.ifindex("evil0")));
         assert!(as_container(&other, &format!("ip link set evil0 netns {} name {DUT}", container.0)));
         lab.address();
         assert_counts(&lab);
@@ -138,7 +138,7 @@ fn a_netdev_is_known_whatever_its_name() {
     assert!(!is_attached(&lab.host, ifindex));
     assert!(!is_attached(&lab.container, 0));
     lab.container.ip("link del evil0");
-    assert_eq!(lab.read().ifindex, 0);
+    assert_eq!(lab.read().ifindex, Some(0));
     assert!(!is_attached(&lab.container, ifindex));
 }
 

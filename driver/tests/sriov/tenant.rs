@@ -102,6 +102,7 @@ impl<'a> Network<'a> {
         let vf = self.pf.vf_of(&netdev);
         let tenant = Tenant { network: self, endpoint, netns, vf, netdev, mac };
         tenant.move_in();
+        super::clsact::await_counted(&tenant.place());
         self.driver.done("ProgramExternalConnectivity", &tenant.ids());
         Ok(tenant)
     }

@@ -245,10 +245,15 @@ impl Driver {
 
     /// How many BPF maps it holds open.
     pub fn open_maps(&self) -> usize {
+        self.open("anon_inode:bpf-map")
+    }
+
+    /// How many descriptors it has of what is called so, or begins so.
+    pub fn open(&self, what: &str) -> usize {
         let open = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("its descriptors");
         // One that is closed meanwhile is none.
         let targets = open.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
-        targets.filter(|target| target.as_os_str() == "anon_inode:bpf-map").count()
+        targets.filter(|target| target.to_string_lossy().starts_with(what)).count()
     }
 
     /// How it ended, if it did.

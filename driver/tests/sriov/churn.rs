@@ -172,9 +172,8 @@ fn churn(vfs: &Vfs) {
     thread::scope(|scope| {
         let streets: Vec<_> = offers
             .chunks(offers.len() / usize::from(STREETS))
-            .zip([4, 3])
             .zip(0..)
-            .map(|((offers, at_once), n)| scope.spawn(move || street(pf, offers, at_once, n, given)))
+            .map(|(offers, n)| scope.spawn(move || street(pf, offers, n, given)))
             .collect();
         for street in streets {
             street.join().expect("no panic in there");
@@ -187,10 +186,11 @@ fn churn(vfs: &Vfs) {
     driver.finish();
 }
 
-/// Tenants come and go, no more than `at_once` at a time. No VF is given while it is in `given`.
+/// Tenants come and go, never more than there are VFs for all streets. No VF is given while it is in `given`.
 #[track_caller]
-fn street(pf: &Pf, offers: &[(&Tariff, Network)], at_once: usize, n: u8, given: &Mutex<BTreeSet<u32>>) {
+fn street(pf: &Pf, offers: &[(&Tariff, Network)], n: u8, given: &Mutex<BTreeSet<u32>>) {
     let mut dice = Dice(SEED + u64::from(n));
+    let at_once = usize::try_from((pf.total() + u32::from(n)) / u32::from(STREETS)).expect("a count");
     let given = || given.lock().expect("no panic elsewhere");
     let mut tenants: Vec<Tenant> = Vec::new();
     // Namespaces are taken again, for the sake of time.

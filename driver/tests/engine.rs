@@ -10,12 +10,15 @@ mod engine {
     pub mod import;
     pub mod lifecycle;
     pub mod metrics;
+    pub mod plugin;
     pub mod restart;
     pub mod traffic;
 }
 
 fn main() -> std::process::ExitCode {
-    use engine::{addressing, errors, failure, hostile, import, lifecycle, metrics, restart, traffic};
+    use engine::{
+        addressing, errors, failure, hostile, import, lifecycle, metrics, plugin, restart, traffic,
+    };
 
     // Those that take longest come first.
     let trials = [
@@ -26,6 +29,7 @@ fn main() -> std::process::ExitCode {
         traffic::trials(),
         lifecycle::trials(),
         addressing::trials(),
+        plugin::trials(),
         errors::trials(),
         import::trials(),
     ];

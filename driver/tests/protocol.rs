@@ -3,6 +3,7 @@
 
 mod support;
 mod protocol {
+    pub mod doctor;
     pub mod handover;
     pub mod import;
     pub mod lifecycle;
@@ -10,17 +11,20 @@ mod protocol {
     pub mod messages;
     pub mod metrics;
     pub mod options;
+    pub mod pages;
     pub mod reports;
     pub mod rescue;
     pub mod restart;
+    pub mod screens;
+    pub mod top;
     pub mod transport;
     pub mod tun;
 }
 
 fn main() -> std::process::ExitCode {
     use protocol::{
-        handover, import, lifecycle, logs, messages, metrics, options, reports, rescue, restart, transport,
-        tun,
+        doctor, handover, import, lifecycle, logs, messages, metrics, options, pages, reports, rescue,
+        restart, screens, top, transport, tun,
     };
 
     let trials = [
@@ -36,6 +40,10 @@ fn main() -> std::process::ExitCode {
         handover::trials(),
         restart::trials(),
         import::trials(),
+        screens::trials(),
+        doctor::trials(),
+        top::trials(),
+        pages::trials(),
     ];
     support::machine::main(trials.into_iter().flatten().collect())
 }

@@ -54,8 +54,7 @@ fn shape(width: u16) -> Shape {
         columns.retain(|column| *column != goes);
     }
     let mut left = width.saturating_sub(taken(&columns));
-    let name =
-        left.min(if left >= SHORTEST_NAME + SHORTEST_LINE + 1 { left - SHORTEST_LINE - 1 } else { left });
+    let name = left.min(if left > SHORTEST_NAME + SHORTEST_LINE { left - SHORTEST_LINE - 1 } else { left });
     let name = name.min(LONGEST_NAME / 2 + left / 8).max(1);
     left = left.saturating_sub(name + 1);
     let network = if left >= 30 { (left / 3).min(LONGEST_NAME) } else { 0 };

@@ -112,6 +112,19 @@ pub struct Container {
     pub name: String,
 }
 
+/// What an engine says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EngineFacts {
+    /// Its version, `28.2.2`.
+    pub version: String,
+    /// How many containers run.
+    pub running: u64,
+    /// The network drivers that it has networks of, and its own.
+    pub network_drivers: Vec<String>,
+    /// Whether it is part of a swarm.
+    pub swarm: bool,
+}
+
 /// An engine's API, on a Unix socket.
 #[derive(Clone, Debug)]
 pub struct Docker {
@@ -154,6 +167,35 @@ impl Docker {
     /// How the network was created; none if Docker says that it has no such network.
     pub async fn network_config(&self, id: &NetworkId) -> Result<Option<NetworkConfig>, Error> {
         self.get(&format!("/networks/{id}")).await
+    }
+
+    /// What the engine says of itself.
+    pub async fn facts(&self) -> Result<EngineFacts, Error> {
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename_all = "PascalCase")]
+        struct Info {
+            server_version: String,
+            containers_running: u64,
+            plugins: Plugins,
+            swarm: Swarm,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename_all = "PascalCase")]
+        struct Plugins {
+            network: Option<Vec<String>>,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename_all = "PascalCase")]
+        struct Swarm {
+            local_node_state: String,
+        }
+        let info = self.get::<Info>("/info").await?.unwrap_or_default();
+        Ok(EngineFacts {
+            version: info.server_version,
+            running: info.containers_running,
+            network_drivers: info.plugins.network.unwrap_or_default(),
+            swarm: !matches!(info.swarm.local_node_state.as_str(), "" | "inactive"),
+        })
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Error> {

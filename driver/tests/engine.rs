@@ -11,13 +11,14 @@ mod engine {
     pub mod import;
     pub mod lifecycle;
     pub mod metrics;
+    pub mod plugin;
     pub mod restart;
     pub mod traffic;
 }
 
 fn main() -> std::process::ExitCode {
     use engine::{
-        addressing, confined, errors, failure, hostile, import, lifecycle, metrics, restart, traffic,
+        addressing, confined, errors, failure, hostile, import, lifecycle, metrics, plugin, restart, traffic,
     };
 
     // Those that take longest come first.
@@ -29,6 +30,7 @@ fn main() -> std::process::ExitCode {
         traffic::trials(),
         lifecycle::trials(),
         addressing::trials(),
+        plugin::trials(),
         errors::trials(),
         import::trials(),
         confined::trials(),

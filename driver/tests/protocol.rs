@@ -5,6 +5,7 @@ mod support;
 mod protocol {
     pub mod confined;
     pub mod detailed;
+    pub mod doctor;
     pub mod handover;
     pub mod import;
     pub mod lifecycle;
@@ -12,19 +13,22 @@ mod protocol {
     pub mod messages;
     pub mod metrics;
     pub mod options;
+    pub mod pages;
     pub mod reconcile;
     pub mod reports;
     pub mod rescue;
     pub mod restart;
+    pub mod screens;
     pub mod state;
+    pub mod top;
     pub mod transport;
     pub mod tun;
 }
 
 fn main() -> std::process::ExitCode {
     use protocol::{
-        confined, detailed, handover, import, lifecycle, logs, messages, metrics, options, reconcile,
-        reports, rescue, restart, state, transport, tun,
+        confined, detailed, doctor, handover, import, lifecycle, logs, messages, metrics, options, pages,
+        reconcile, reports, rescue, restart, screens, state, top, transport, tun,
     };
 
     let trials = [
@@ -44,6 +48,10 @@ fn main() -> std::process::ExitCode {
         restart::trials(),
         import::trials(),
         state::trials(),
+        screens::trials(),
+        doctor::trials(),
+        top::trials(),
+        pages::trials(),
     ];
     support::machine::main(trials.into_iter().flatten().collect())
 }

@@ -12,6 +12,7 @@ mod busybox;
 mod compiler;
 mod daemon;
 mod demo;
+mod dist;
 mod engine;
 mod interrupt;
 mod linker;
@@ -50,6 +51,8 @@ enum Command {
         #[arg(long)]
         release: bool,
     },
+    /// Lay out in target/dist what a package has in it: binary, man pages, completions, licence
+    Dist,
     /// Run the tests, on real kernels, engines and VFs, with everything they need
     Test(test::Options),
     /// Hand a netdev to a container, move traffic, compare the counters
@@ -87,6 +90,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::BuildEbpf { toolchain, twice: false } => bpf::build(*toolchain),
         Command::BuildEbpf { toolchain, twice: true } => bpf::build_twice(*toolchain),
         Command::Build { release } => build::driver(*release).map(drop),
+        Command::Dist => dist::run(),
         Command::Test(options) => test::run(options),
         Command::Demo(options) => demo::run(options),
         Command::Bench(bench) => bench::run(bench),

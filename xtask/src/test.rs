@@ -180,6 +180,8 @@ fn needs(suites: &[Suite]) -> Vec<Need> {
             Need::program("ethtool", &["ethtool"]),
             Need::program("nsenter", &["util-linux"]),
             Need::program("setpriv", &["util-linux"]),
+            Need::program("setsid", &["util-linux"]),
+            Need::program("groff", &["groff-base"]),
         ]);
     }
     needs

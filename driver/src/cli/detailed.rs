@@ -1,5 +1,5 @@
 //! Frames by class, as a table.
-use super::table;
+use super::{table, units};
 use crate::report::{DetailedReport, EndpointReport};
 
 /// Groups of classes, each with its name for people.
@@ -52,7 +52,7 @@ fn table_of(name: &str, rx: &DetailedReport, tx: &DetailedReport) -> String {
         groups
             .iter()
             .flat_map(of)
-            .map(|((name, rx), (_, tx))| [name.into(), rx.to_string(), tx.to_string()])
+            .map(|((name, rx), (_, tx))| [name.into(), units::count(rx), units::count(tx)])
             .collect()
     };
     let (left, right) = (rows(&[0, 1]), rows(&[2, 3]));

@@ -4,7 +4,13 @@ use std::collections::BTreeMap;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Global, block_on, stats::print, table};
+use super::{
+    Global, block_on,
+    selection::{Candidate, Selection},
+    stats::print,
+    table,
+    watch::{self, Watching},
+};
 use crate::{
     device::Rtnl,
     report::{PfReport, Report, pf},
@@ -14,13 +20,23 @@ use crate::{
 /// Networks, and which container has which netdev.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+A NETDEVICE of `-` in the second table is not on the host: a container has it, or a driver such as vfio-pci.
+Defaults of a VF that its hardware refused follow the tables as warnings.
+
 Examples:
   docker-passthrough ls
-  docker-passthrough ls --json")]
+  docker-passthrough ls --netdevice ens2f0 --watch
+  docker-passthrough ls --json | jq '.[].endpoints[].container'
+
+Exit codes: 0 done, 1 failed or no such container, network or netdev, 2 wrong usage.")]
 pub struct Ls {
-    /// A JSON array
+    #[command(flatten)]
+    selection: Selection,
+    /// A JSON array; with --watch, one a line
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    watching: Watching,
 }
 
 /// One network. The field names are a contract.
@@ -54,14 +70,59 @@ struct Holder<'a> {
 }
 
 impl Ls {
-    pub fn run(self, global: &Global) -> anyhow::Result<()> {
-        let (report, pfs) = block_on(look(global))?;
-        let networks = report.state.networks.iter();
-        let networks: Vec<_> = networks.map(|(id, network)| describe(&report, &pfs, id, network)).collect();
-        if self.json {
-            return print(&(serde_json::to_string_pretty(&networks)? + "\n"));
+    pub fn run(mut self, global: &Global) -> anyhow::Result<()> {
+        let every = self.watching.every(&mut self.selection.only);
+        block_on(async {
+            let (report, pfs) = look(global).await?;
+            let all = describe_all(&report, &pfs);
+            let endpoints = all.iter().flat_map(|network| {
+                let bare = candidate(network);
+                network.endpoints.iter().map(move |holder| holding(bare, holder)).chain([bare])
+            });
+            self.selection.check(&endpoints.collect::<Vec<_>>())?;
+            let Some(every) = every else { return print(&self.show(&report, &pfs, false)?) };
+            watch::repeat(every, self.json, async || {
+                let (report, pfs) = look(global).await?;
+                self.show(&report, &pfs, true)
+            })
+            .await
+        })
+    }
+
+    fn show(&self, report: &Report, pfs: &BTreeMap<String, PfReport>, line: bool) -> anyhow::Result<String> {
+        let mut networks = describe_all(report, pfs);
+        networks.retain_mut(|network| {
+            let bare = candidate(network);
+            network.endpoints.retain(|holder| self.selection.has(holding(bare, holder)));
+            self.selection.has(bare) || !network.endpoints.is_empty()
+        });
+        if !self.json {
+            return Ok(text(&networks));
         }
-        print(&text(&networks, &pfs))
+        let json =
+            if line { serde_json::to_string(&networks) } else { serde_json::to_string_pretty(&networks) };
+        Ok(json? + "\n")
+    }
+}
+
+/// The network itself.
+fn candidate<'a>(network: &NetworkReport<'a>) -> Candidate<'a> {
+    Candidate {
+        network: network.network,
+        network_id: Some(network.network_id.as_str()),
+        netdevices: [None, Some(network.netdevice)],
+        ..Candidate::default()
+    }
+}
+
+/// An endpoint of the network.
+fn holding<'a>(network: Candidate<'a>, holder: &Holder<'a>) -> Candidate<'a> {
+    Candidate {
+        container: holder.container,
+        container_id: holder.container_id,
+        endpoint_id: Some(holder.endpoint_id.as_str()),
+        netdevices: [Some(holder.netdevice), network.netdevices[1]],
+        ..network
     }
 }
 
@@ -79,6 +140,11 @@ async fn look(global: &Global) -> anyhow::Result<(Report, BTreeMap<String, PfRep
         }
     }
     Ok((report, pfs))
+}
+
+fn describe_all<'a>(report: &'a Report, pfs: &'a BTreeMap<String, PfReport>) -> Vec<NetworkReport<'a>> {
+    let networks = report.state.networks.iter();
+    networks.map(|(id, network)| describe(report, pfs, id, network)).collect()
 }
 
 fn describe<'a>(
@@ -112,8 +178,9 @@ fn describe<'a>(
     }
 }
 
-fn text(networks: &[NetworkReport<'_>], pfs: &BTreeMap<String, PfReport>) -> String {
-    let mut table = table::new(&["NETWORK", "MODE", "NETDEVICE", "VF", "CONTAINER", "ENDPOINT", "MAC"], [3]);
+fn text(networks: &[NetworkReport<'_>]) -> String {
+    let header = ["NETWORK", "MODE", "NETDEVICE", "VF", "CONTAINER", "ENDPOINT", "MAC"];
+    let mut table = table::new(&header, [3]).names([0, 2, 4]);
     let mut warnings = Vec::new();
     for network in networks {
         let name = network.network.unwrap_or_else(|| network.network_id.short());
@@ -132,14 +199,17 @@ fn text(networks: &[NetworkReport<'_>], pfs: &BTreeMap<String, PfReport>) -> Str
             }
         }
     }
-    let vfs = if pfs.is_empty() { String::new() } else { format!("\n{}", vf_table(pfs)) };
+    // Networks in different VLANs share a PF.
+    let pfs: BTreeMap<_, _> =
+        networks.iter().filter_map(|network| network.pf).map(|pf| (pf.netdevice.as_str(), pf)).collect();
+    let vfs = if pfs.is_empty() { String::new() } else { format!("\n{}", vf_table(&pfs)) };
     let gap = if warnings.is_empty() { "" } else { "\n" };
     format!("{}{vfs}{gap}{}", table::text(&table), warnings.concat())
 }
 
-fn vf_table(pfs: &BTreeMap<String, PfReport>) -> String {
+fn vf_table(pfs: &BTreeMap<&str, &PfReport>) -> String {
     let header = ["PF", "VF", "PCI ADDRESS", "DRIVER", "NETDEVICE", "VLAN", "CONTAINER"];
-    let mut table = table::new(&header, [1, 5]);
+    let mut table = table::new(&header, [1, 5]).names([0, 4, 6]);
     for pf in pfs.values() {
         for row in &pf.vfs {
             let vlan = row.settings.as_ref().map(|settings| settings.vlan.id.to_string());

@@ -4,13 +4,22 @@ use std::{io, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 mod detailed;
+mod doctor;
+mod ending;
+mod generate;
 mod import;
 mod logging;
 mod ls;
 mod original;
+mod plugin;
+mod rates;
+mod selection;
 mod serve;
 mod stats;
 mod table;
+mod top;
+mod units;
+mod watch;
 
 /// Docker network driver that hands containers real network hardware, and counts their traffic.
 #[derive(Debug, Parser)]
@@ -33,7 +42,7 @@ Examples:
 Exit codes: 0 done, 1 failed, 2 wrong usage.";
 
 /// What every command takes.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 struct Global {
     /// Name of the driver, as in `docker network create -d NAME`
     #[arg(long, global = true, env = "DOCKER_PASSTHROUGH_NAME", default_value = "passthrough", value_parser = name)]
@@ -77,6 +86,10 @@ enum Command {
     Ls(ls::Ls),
     /// Take over the networks of Mellanox's docker-passthrough-plugin or docker-sriov-plugin
     Import(import::Import),
+    /// Rx and Tx of each container as it happens, on a full screen
+    Top(top::TopArgs),
+    /// What this host can do, what is missing, and the mend
+    Doctor(doctor::Doctor),
 }
 
 /// The name becomes the name of a socket.
@@ -90,21 +103,39 @@ fn name(text: &str) -> Result<String, String> {
 
 /// The whole program.
 pub fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
-    let done = match command {
-        Command::Serve(serve) => serve.run(&global),
-        Command::Stats(stats) => stats.run(&global),
-        Command::Ls(ls) => ls.run(&global),
-        Command::Import(import) => import.run(&global),
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let done = if let Some(answer) = plugin::metadata(&arguments) {
+        stats::print(&answer).map(|()| ExitCode::SUCCESS)
+    } else if let Some(folder) = generate::is_asked(&arguments) {
+        generate::generate(folder).map(|()| ExitCode::SUCCESS)
+    } else if plugin::is_called(&arguments) {
+        plugin::parse(&arguments).and_then(Cli::run)
+    } else {
+        Cli::parse_from(arguments).run()
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // `docker-passthrough stats | head`: who reads has enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("docker-passthrough: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+impl Cli {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let Self { global, command } = self;
+        match command {
+            Command::Serve(serve) => serve.run(&global)?,
+            Command::Stats(stats) => stats.run(&global)?,
+            Command::Ls(ls) => ls.run(&global)?,
+            Command::Import(import) => import.run(&global)?,
+            Command::Top(top) => top.run(&global)?,
+            Command::Doctor(doctor) => return doctor.run(&global),
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }
 

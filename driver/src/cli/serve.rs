@@ -45,6 +45,15 @@ const NAMES_AFTER: [Duration; 3] =
     [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(4)];
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Logs to standard error. Takes its socket from systemd where socket activation passes one.
+
+Examples:
+  docker-passthrough serve
+  docker-passthrough serve --name lab --state-dir /var/lib/lab --bpffs /sys/fs/bpf/lab
+  DOCKER_PASSTHROUGH_LOG=debug docker-passthrough serve --log-format json
+
+Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage.")]
 pub struct Serve {
     /// The plugin's socket [default: /run/docker/plugins/NAME.sock]
     #[arg(long, env = "DOCKER_PASSTHROUGH_SOCKET", value_name = "PATH")]
@@ -72,7 +81,7 @@ impl Serve {
     pub fn run(self, global: &Global) -> anyhow::Result<()> {
         logging::start(self.log_format);
         more_descriptors();
-        let socket = self.socket.unwrap_or_else(|| PathBuf::from(format!("{PLUGINS}/{}.sock", global.name)));
+        let socket = self.socket.unwrap_or_else(|| default_socket(&global.name));
         let docker = Docker::new(&global.docker_host)?;
         let store = Store::open(&global.state_dir)?;
         let bpffs = global.bpffs.clone();
@@ -126,6 +135,11 @@ impl Serve {
         tracing::info!("ended");
         Ok(())
     }
+}
+
+/// The socket of a driver of this name.
+pub fn default_socket(name: &str) -> PathBuf {
+    PathBuf::from(format!("{PLUGINS}/{name}.sock"))
 }
 
 /// A connection takes one, and so does each look into a namespace: as many as root may have.

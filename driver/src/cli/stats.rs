@@ -1,17 +1,25 @@
 //! `stats`: what each container received and sent.
 use std::{
-    io::{self, IsTerminal as _, Write as _},
-    time::{Duration, Instant},
+    io::{self, Write as _},
+    time::Instant,
 };
 
-use anyhow::bail;
+use anstyle::AnsiColor;
 use clap::Args;
+use serde::Serialize;
 
-use super::{Global, block_on, detailed, table};
-use crate::report::{self, EndpointReport, Report};
-
-/// How often `--watch` looks.
-const REFRESH: Duration = Duration::from_secs(1);
+use super::{
+    Global, block_on, detailed,
+    rates::{Meter, Rates},
+    selection::Selection,
+    table::{self, Cell},
+    units,
+    watch::{self, Watching},
+};
+use crate::{
+    counters::Hook,
+    report::{self, EndpointReport, Report},
+};
 
 /// Rx and Tx of each container, from the kernel.
 #[derive(Debug, Args)]
@@ -19,99 +27,160 @@ const REFRESH: Duration = Duration::from_secs(1);
 Counted are frames on the wire: each segment of a GSO packet, from destination MAC to the end of the
 payload, without FCS. SPOOFED frames had a source MAC that is not the container's; on unprivileged
 networks they were dropped, and are not among the packets. Traffic that bypasses the kernel (DPDK, RDMA)
-is not seen.
+is not seen. With --watch, the table has rates: what was counted between two looks, over the time between
+them.
 
 Examples:
   docker-passthrough stats
   docker-passthrough stats web --json
   docker-passthrough stats web --detailed
-  docker-passthrough stats --watch")]
-#[expect(clippy::struct_excessive_bools, reason = "they are flags of the command line")]
+  docker-passthrough stats --network red --watch 5
+  docker-passthrough stats --json --watch | jq -c '.[] | [.container, .rates.rx_bits_per_second]'
+
+Exit codes: 0 done, 1 failed or no such container, network or netdev, 2 wrong usage.")]
 pub struct Stats {
-    /// Only these: names or ids of containers, or ids of endpoints, shortened as you like
-    #[arg(value_name = "CONTAINER|ENDPOINT")]
-    only: Vec<String>,
+    #[command(flatten)]
+    selection: Selection,
     /// A JSON array; with --watch, one a line
     #[arg(long)]
     json: bool,
-    /// Exact numbers of bytes, without units
+    /// Exact numbers, without units
     #[arg(long)]
     bytes: bool,
     /// After the table, each container's packets by class, where its network has counters=detailed
     #[arg(long, conflicts_with = "json")]
     detailed: bool,
-    /// Look again every second, until Ctrl-C
-    #[arg(long, short)]
-    watch: bool,
+    #[command(flatten)]
+    watching: Watching,
+}
+
+/// An element of `--json`. With `--watch` it has the rates, null as long as there is one look only.
+#[derive(Serialize)]
+struct Element<'a> {
+    #[serde(flatten)]
+    report: &'a EndpointReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rates: Option<serde_json::Value>,
 }
 
 impl Stats {
-    pub fn run(self, global: &Global) -> anyhow::Result<()> {
+    pub fn run(mut self, global: &Global) -> anyhow::Result<()> {
+        let every = self.watching.every(&mut self.selection.only);
         block_on(async {
-            if !self.watch {
-                return print(&self.look(global).await?);
-            }
-            let clear = if io::stdout().is_terminal() && !self.json { "\x1b[H\x1b[2J" } else { "" };
-            let mut tick = tokio::time::interval(REFRESH);
-            loop {
-                tokio::select! {
-                    _ = tick.tick() => print(&format!("{clear}{}", self.look(global).await?))?,
-                    _ = tokio::signal::ctrl_c() => return Ok(()),
-                }
-            }
+            let (_, mut reports) = look(global).await?;
+            self.selection.check(&reports.iter().map(Into::into).collect::<Vec<_>>())?;
+            let Some(every) = every else {
+                reports.retain(|report| self.selection.has(report));
+                let text = if self.json { json(&reports, None)? } else { self.totals(&reports) };
+                return print(&(text + &self.by_class(&reports)));
+            };
+            let mut meter = Meter::default();
+            watch::repeat(every, self.json, async || {
+                let (at, mut reports) = look(global).await?;
+                reports.retain(|report| self.selection.has(report));
+                let rates = meter.rates(at, &reports);
+                let text =
+                    if self.json { json(&reports, Some(&rates))? } else { self.moving(&reports, &rates) };
+                Ok(text + &self.by_class(&reports))
+            })
+            .await
         })
     }
 
-    async fn look(&self, global: &Global) -> anyhow::Result<String> {
-        let report = Report::new(&global.state_dir, &global.docker_host).await?;
-        let mut reports = report.endpoints(&global.bpffs, Instant::now() + report::PATIENCE).await?;
-        for wanted in &self.only {
-            if !reports.iter().any(|report| is(report, wanted)) {
-                bail!("{wanted}: no such container or endpoint; `docker-passthrough ls` lists them");
-            }
-        }
-        reports.retain(|report| self.only.is_empty() || self.only.iter().any(|wanted| is(report, wanted)));
-        if !self.json {
-            let by_class = if self.detailed { detailed::tables(&reports) } else { String::new() };
-            return Ok(self.table(&reports) + &by_class);
-        }
-        let json =
-            if self.watch { serde_json::to_string(&reports) } else { serde_json::to_string_pretty(&reports) };
-        Ok(json? + "\n")
+    fn by_class(&self, reports: &[EndpointReport]) -> String {
+        if self.detailed { detailed::tables(reports) } else { String::new() }
     }
 
-    fn table(&self, reports: &[EndpointReport]) -> String {
+    fn totals(&self, reports: &[EndpointReport]) -> String {
         let header =
             ["CONTAINER", "NETDEVICE", "RX PKTS", "RX BYTES", "TX PKTS", "TX BYTES", "SPOOFED", "HOOKS"];
-        let mut table = table::new(&header, 2..=6);
+        let mut table = table::new(&header, 2..=6).names([0, 1]);
         for report in reports {
-            let name = report.container.clone().unwrap_or_else(|| report.endpoint_id.short().to_owned());
-            let bytes = |bytes| if self.bytes { u64::to_string(&bytes) } else { table::bytes(bytes) };
-            let number = |number: Option<u64>| number.map_or_else(|| "-".into(), |number| number.to_string());
-            let size = |size: Option<u64>| size.map_or_else(|| "-".into(), bytes);
-            let hook = |hook: Option<crate::counters::Hook>| {
-                hook.map_or_else(|| "-".into(), |hook| hook.to_string())
-            };
+            let packets = |count| cell(count, if self.bytes { exact } else { units::count });
+            let bytes = |count| cell(count, if self.bytes { exact } else { units::bytes });
             table.add_row([
-                name,
-                report.netdevice.clone().unwrap_or_else(|| "-".into()),
-                number(report.rx.map(|rx| rx.packets)),
-                size(report.rx.map(|rx| rx.bytes)),
-                number(report.tx.map(|tx| tx.packets)),
-                size(report.tx.map(|tx| tx.bytes)),
-                number(report.tx.map(|tx| tx.spoofed)),
-                format!("{}/{}", hook(report.rx_hook), hook(report.tx_hook)),
+                holder(report).into(),
+                report.netdevice.as_deref().unwrap_or("-").into(),
+                packets(report.rx.map(|rx| rx.packets)),
+                bytes(report.rx.map(|rx| rx.bytes)),
+                packets(report.tx.map(|tx| tx.packets)),
+                bytes(report.tx.map(|tx| tx.bytes)),
+                self.spoofed(report),
+                hooks(report).into(),
             ]);
         }
         table::text(&table)
     }
+
+    fn moving(&self, reports: &[EndpointReport], rates: &[Option<Rates>]) -> String {
+        let header =
+            ["CONTAINER", "NETDEVICE", "RX PPS", "RX BIT/S", "TX PPS", "TX BIT/S", "SPOOFED", "HOOKS"];
+        let mut table = table::new(&header, 2..=6).names([0, 1]);
+        for (report, rates) in reports.iter().zip(rates) {
+            let rate = |of: fn(&Rates) -> f64| match rates {
+                Some(rates) if self.bytes => Cell::from(format!("{:.0}", of(rates))),
+                Some(rates) => units::rate(of(rates)).into(),
+                None => "-".into(),
+            };
+            table.add_row([
+                holder(report).into(),
+                report.netdevice.as_deref().unwrap_or("-").into(),
+                rate(|rates| rates.rx_packets_per_second),
+                rate(|rates| rates.rx_bits_per_second),
+                rate(|rates| rates.tx_packets_per_second),
+                rate(|rates| rates.tx_bits_per_second),
+                self.spoofed(report),
+                hooks(report).into(),
+            ]);
+        }
+        table::text(&table)
+    }
+
+    fn spoofed(&self, report: &EndpointReport) -> Cell {
+        let spoofed = report.tx.map(|tx| tx.spoofed);
+        let cell = cell(spoofed, if self.bytes { exact } else { units::count });
+        if spoofed.is_some_and(|spoofed| spoofed > 0) { cell.coloured(AnsiColor::Yellow) } else { cell }
+    }
 }
 
-fn is(report: &EndpointReport, wanted: &str) -> bool {
-    !wanted.is_empty()
-        && (report.container.as_deref() == Some(wanted)
-            || report.container_id.as_deref().is_some_and(|id| id.starts_with(wanted))
-            || report.endpoint_id.as_str().starts_with(wanted))
+/// All endpoints, and when they were read.
+pub(super) async fn look(global: &Global) -> anyhow::Result<(Instant, Vec<EndpointReport>)> {
+    let report = Report::new(&global.state_dir, &global.docker_host).await?;
+    let reports = report.endpoints(&global.bpffs, Instant::now() + report::PATIENCE).await?;
+    Ok((Instant::now(), reports))
+}
+
+/// Who has it: the container, else the endpoint.
+pub(super) fn holder(report: &EndpointReport) -> &str {
+    report.container.as_deref().unwrap_or_else(|| report.endpoint_id.short())
+}
+
+fn cell(count: Option<u64>, shown: fn(u64) -> String) -> Cell {
+    count.map_or_else(|| "-".into(), |count| shown(count).into())
+}
+
+fn exact(count: u64) -> String {
+    count.to_string()
+}
+
+/// Where Rx and Tx are counted: `xdp/tcx`.
+pub(super) fn hooks(report: &EndpointReport) -> String {
+    let hook = |hook: Option<Hook>| hook.map_or_else(|| "-".into(), |hook| hook.to_string());
+    format!("{}/{}", hook(report.rx_hook), hook(report.tx_hook))
+}
+
+/// All on one line if it is one of many.
+fn json(reports: &[EndpointReport], rates: Option<&[Option<Rates>]>) -> anyhow::Result<String> {
+    let elements = reports.iter().enumerate().map(|(index, report)| {
+        let rates = rates.map(|rates| serde_json::to_value(rates.get(index))).transpose()?;
+        Ok(Element { report, rates })
+    });
+    let elements: Vec<_> = elements.collect::<serde_json::Result<_>>()?;
+    let text = match rates {
+        Some(_) => serde_json::to_string(&elements)?,
+        None => serde_json::to_string_pretty(&elements)?,
+    };
+    Ok(text + "\n")
 }
 
 pub(super) fn print(text: &str) -> anyhow::Result<()> {

@@ -30,6 +30,7 @@ fn package(program: &str) -> &'static str {
         "nsenter" | "unshare" | "mount" => "util-linux",
         "busybox" => "busybox-static",
         "bpftool" => "bpftool",
+        "groff" => "groff-base",
         "tar" => "tar",
         path if path.contains("docker") => "docker.io",
         _ => "of the same name",

@@ -28,7 +28,7 @@ use super::{
 };
 
 /// The binary under test.
-const BINARY: &str = env!("CARGO_BIN_EXE_docker-passthrough");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_docker-passthrough");
 
 /// Where it is. A build with fault points is copied: the next build without puts its own in that place.
 fn binary() -> &'static str {
@@ -158,11 +158,22 @@ impl Driver {
         command
     }
 
+    /// The same, with another folder for the state.
+    pub fn command_with_state(&self, subcommand: &str, state_dir: &Path) -> Command {
+        let mut command = command::prepared(BINARY, &[subcommand]);
+        self.complete_with(&mut command, state_dir);
+        command
+    }
+
     fn complete(&self, command: &mut Command) {
+        self.complete_with(command, &self.state_dir);
+    }
+
+    fn complete_with(&self, command: &mut Command, state_dir: &Path) {
         command
             .args(["--name", &self.name, "--docker-host", &self.docker_host])
             .arg("--state-dir")
-            .arg(&self.state_dir)
+            .arg(state_dir)
             .arg("--bpffs")
             .arg(&self.bpffs);
     }
@@ -239,7 +250,8 @@ impl Driver {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pid(&self) -> u32 {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
         self.process().as_ref().expect("a running driver").id()
     }
 

@@ -16,6 +16,7 @@ pub mod prometheus;
 pub mod scrape;
 pub mod simulated;
 pub mod tcx;
+pub mod terminal;
 
 use std::{
     sync::atomic::{AtomicU8, AtomicU32, Ordering},

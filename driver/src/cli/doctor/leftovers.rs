@@ -1,0 +1,117 @@
+//! What containers left: devices that are not given back, counters that nobody remembers, refused defaults.
+use std::time::{Duration, SystemTime};
+
+use super::{Finding, Patient, error, ok, warning};
+use crate::{
+    counters,
+    device::Rtnl,
+    report::Report,
+    state::{Endpoint, EndpointId, NetworkId, State},
+};
+
+/// An engine that has just asked for an endpoint may not list it yet.
+const FRESH: Duration = Duration::from_mins(1);
+
+pub async fn checks(patient: &Patient) -> Vec<Finding> {
+    let state = patient.remembered();
+    let mut findings = limbo(patient).await;
+    findings.extend(refused(&state));
+    findings.extend(pins(patient, &state));
+    findings.extend(strays(patient, &state).await);
+    if findings.is_empty() {
+        findings.push(ok("leftovers", "none"));
+    }
+    findings
+}
+
+/// Endpoints whose container is over, and whose netdev is reserved all the same.
+async fn limbo(patient: &Patient) -> Vec<Finding> {
+    let global = &patient.global;
+    let Ok(report) = Report::new(&global.state_dir, &global.docker_host).await else { return Vec::new() };
+    let mend = match patient.answers {
+        Ok(()) => "the driver tries every 10 s to give it back, and logs why it can't",
+        Err(_) => "start the driver: it brings the netdev home",
+    };
+    let lost = report.state.endpoints().filter_map(|(network, _, id, endpoint)| {
+        let reason = over(patient, &report, network, id, endpoint)?;
+        let found = format!("{} is reserved for endpoint {}: {reason}", endpoint.netdevice(), id.short());
+        Some(error("limbo", found, mend))
+    });
+    lost.collect()
+}
+
+fn over(
+    patient: &Patient,
+    report: &Report,
+    network: &NetworkId,
+    id: &EndpointId,
+    endpoint: &Endpoint,
+) -> Option<&'static str> {
+    let age = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let fresh = age.saturating_sub(Duration::from_secs(endpoint.created)) < FRESH;
+    if endpoint.sandbox.as_ref().is_some_and(|path| !path.exists()) {
+        return Some("its container's namespace is gone");
+    }
+    let reading = counters::read(&patient.global.bpffs, id);
+    if reading.is_ok_and(|reading| reading.ifindex == 0) {
+        return Some("the netdev no longer exists");
+    }
+    // Only where the engine has the network can it tell.
+    if !fresh && report.network_name(network).is_some() && report.container(network, id).is_none() {
+        return Some("the engine has no such endpoint");
+    }
+    None
+}
+
+/// Defaults that a VF's hardware does not take.
+fn refused(state: &State) -> Vec<Finding> {
+    let warnings = state.endpoints().flat_map(|(.., id, endpoint)| {
+        let who = endpoint.container.clone().unwrap_or_else(|| format!("endpoint {}", id.short()));
+        endpoint.warnings.iter().map(move |text| (who.clone(), text))
+    });
+    let mend = "ask for what the hardware can do: -o spoofchk=off, -o trust=off; or for newer firmware";
+    warnings.map(|(who, text)| warning("refused default", format!("{who}: {text}"), mend)).collect()
+}
+
+/// Counters of endpoints that nobody remembers.
+fn pins(patient: &Patient, state: &State) -> Vec<Finding> {
+    let bpffs = &patient.global.bpffs;
+    let ids = match counters::endpoints(bpffs) {
+        Ok(ids) => ids,
+        Err(failure) => return vec![error("pins", failure.to_string(), "run this as root")],
+    };
+    // Where the file can't be read, nobody knows what is remembered.
+    let unknown = ids.into_iter().filter(|id| patient.state.is_ok() && !state.knows(id));
+    unknown
+        .map(|id| {
+            let folder = bpffs.join(id.as_str());
+            let netdev = match counters::read(bpffs, &id) {
+                Ok(reading) if reading.ifindex != 0 => "its netdev exists",
+                Ok(_) => "its netdev no longer exists",
+                Err(_) => "incomplete",
+            };
+            let found = format!("{}: an endpoint that nobody remembers; {netdev}", folder.display());
+            warning(
+                "stale pins",
+                found,
+                format!("restart the driver; if it stays: rm -r {}", folder.display()),
+            )
+        })
+        .collect()
+}
+
+/// Netdevs on the host with our tag, of endpoints that nobody remembers.
+async fn strays(patient: &Patient, state: &State) -> Vec<Finding> {
+    let Ok(rtnl) = Rtnl::new() else { return Vec::new() };
+    let links = rtnl.links().await.unwrap_or_default();
+    let tag = format!("docker-passthrough {} ", patient.global.name);
+    let strays = links.into_iter().filter_map(|link| {
+        let id: EndpointId = link.alias.strip_prefix(&tag)?.split(' ').next()?.parse().ok()?;
+        (patient.state.is_ok() && !state.knows(&id)).then(|| {
+            let found =
+                format!("{} carries the tag of endpoint {}, which nobody remembers", link.name, id.short());
+            warning("stray netdev", found, "restart the driver: it makes the netdev usable again")
+        })
+    });
+    strays.collect()
+}

@@ -53,7 +53,7 @@ fn over(
         return Some("its container's namespace is gone");
     }
     let reading = counters::read(&patient.global.bpffs, id);
-    if reading.is_ok_and(|reading| reading.ifindex == 0) {
+    if reading.is_ok_and(|reading| reading.ifindex == Some(0)) {
         return Some("the netdev no longer exists");
     }
     // Only where the engine has the network can it tell.
@@ -86,7 +86,7 @@ fn pins(patient: &Patient, state: &State) -> Vec<Finding> {
         .map(|id| {
             let folder = bpffs.join(id.as_str());
             let netdev = match counters::read(bpffs, &id) {
-                Ok(reading) if reading.ifindex != 0 => "its netdev exists",
+                Ok(reading) if reading.ifindex != Some(0) => "its netdev exists",
                 Ok(_) => "its netdev no longer exists",
                 Err(_) => "incomplete",
             };

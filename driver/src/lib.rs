@@ -6,6 +6,8 @@ pub mod cli;
 pub mod counters;
 pub mod device;
 pub mod docker;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod http;
 pub mod metrics;
 pub mod network;

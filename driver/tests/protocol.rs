@@ -5,6 +5,7 @@ mod support;
 mod protocol {
     pub mod detailed;
     pub mod handover;
+    pub mod hostile;
     pub mod import;
     pub mod lifecycle;
     pub mod logs;
@@ -20,8 +21,8 @@ mod protocol {
 
 fn main() -> std::process::ExitCode {
     use protocol::{
-        detailed, handover, import, lifecycle, logs, messages, metrics, options, reports, rescue, restart,
-        transport, tun,
+        detailed, handover, hostile, import, lifecycle, logs, messages, metrics, options, reports, rescue,
+        restart, transport, tun,
     };
 
     let trials = [
@@ -36,6 +37,7 @@ fn main() -> std::process::ExitCode {
         rescue::trials(),
         handover::trials(),
         detailed::trials(),
+        hostile::trials(),
         restart::trials(),
         import::trials(),
     ];

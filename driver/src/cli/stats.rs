@@ -6,9 +6,10 @@ use std::{
 
 use anyhow::bail;
 use clap::Args;
+use serde::Serialize;
 
 use super::{Global, block_on, detailed, table};
-use crate::report::{self, EndpointReport, Report};
+use crate::report::{self, Bypass, EndpointReport, Report};
 
 /// How often `--watch` looks.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -45,6 +46,14 @@ pub struct Stats {
     watch: bool,
 }
 
+/// An element of the JSON array.
+#[derive(Serialize)]
+struct Row<'a> {
+    #[serde(flatten)]
+    report: &'a EndpointReport,
+    bypass: Bypass,
+}
+
 impl Stats {
     pub fn run(self, global: &Global) -> anyhow::Result<()> {
         block_on(async {
@@ -73,10 +82,11 @@ impl Stats {
         reports.retain(|report| self.only.is_empty() || self.only.iter().any(|wanted| is(report, wanted)));
         if !self.json {
             let by_class = if self.detailed { detailed::tables(&reports) } else { String::new() };
-            return Ok(self.table(&reports) + &by_class);
+            return Ok(self.table(&reports) + &warnings(&reports) + &by_class);
         }
+        let rows: Vec<_> = reports.iter().map(|report| Row { report, bypass: report.bypass() }).collect();
         let json =
-            if self.watch { serde_json::to_string(&reports) } else { serde_json::to_string_pretty(&reports) };
+            if self.watch { serde_json::to_string(&rows) } else { serde_json::to_string_pretty(&rows) };
         Ok(json? + "\n")
     }
 
@@ -105,6 +115,17 @@ impl Stats {
         }
         table::text(&table)
     }
+}
+
+/// Sent frames that were not counted, nor checked for a foreign MAC. Received ones are no container's doing.
+fn warnings(reports: &[EndpointReport]) -> String {
+    let warn = |report: &EndpointReport| {
+        let sent = report.bypass().tx_packets.filter(|sent| *sent > 0)?;
+        let name = report.container.as_deref().unwrap_or_else(|| report.endpoint_id.short());
+        Some(format!("\n{name}: {sent} more frames were sent past the counters (`bypass` in --json)"))
+    };
+    let warnings: String = reports.iter().filter_map(warn).collect();
+    if warnings.is_empty() { warnings } else { warnings + "\n" }
 }
 
 fn is(report: &EndpointReport, wanted: &str) -> bool {

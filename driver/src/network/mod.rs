@@ -44,6 +44,7 @@ pub use assign::spoof_check;
 use choice::Reservations;
 use locks::Locks;
 use options::BadOption;
+pub(crate) use strays::{tag, tagged};
 use upkeep::Upkeep;
 
 /// Why an operation was refused or failed, in the words that Docker shows its user.

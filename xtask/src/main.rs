@@ -13,6 +13,7 @@ mod compiler;
 mod daemon;
 mod demo;
 mod engine;
+mod fuzz;
 mod interrupt;
 mod linker;
 mod matrix;
@@ -52,6 +53,8 @@ enum Command {
     },
     /// Run the tests, on real kernels, engines and VFs, with everything they need
     Test(test::Options),
+    /// Fuzz what reads bodies, options, tags, the state file and netlink attributes
+    Fuzz(fuzz::Options),
     /// Hand a netdev to a container, move traffic, compare the counters
     Demo(demo::Options),
     /// Measure this driver beside what one would otherwise have
@@ -85,6 +88,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::BuildEbpf { toolchain, twice: true } => bpf::build_twice(*toolchain),
         Command::Build { release } => build::driver(*release).map(drop),
         Command::Test(options) => test::run(options),
+        Command::Fuzz(options) => fuzz::run(options),
         Command::Demo(options) => demo::run(options),
         Command::Bench(bench) => bench::run(bench),
         Command::Vm { seconds, program } => {

@@ -44,6 +44,8 @@ enum Suite {
     Unit,
     /// The real binary, spoken to as an engine would
     Protocol,
+    /// Much at a time, often, and in any order, as `protocol`
+    Load,
     /// The counters against generators' own figures
     Counting,
     /// The real binary under real engines, the installed one and those of other Debian releases
@@ -82,7 +84,7 @@ pub fn run(options: &Options) -> Result<()> {
         must_be_root("test", "tests make netdevs and start engines")?;
     }
     packages::ensure("testing", &needs(&suites))?;
-    if suites.iter().any(|suite| matches!(suite, Suite::Protocol | Suite::Engine)) {
+    if suites.iter().any(|suite| matches!(suite, Suite::Protocol | Suite::Load | Suite::Engine)) {
         busybox::ensure()?;
         prometheus::ensure()?;
     }
@@ -138,7 +140,10 @@ fn needs(suites: &[Suite]) -> Vec<Need> {
     if suites.contains(&Suite::Engine) {
         needs.extend(engine::needs());
     }
-    if suites.iter().any(|suite| matches!(suite, Suite::Protocol | Suite::Counting | Suite::Engine)) {
+    if suites
+        .iter()
+        .any(|suite| matches!(suite, Suite::Protocol | Suite::Load | Suite::Counting | Suite::Engine))
+    {
         needs.extend([
             Need::program("bpftool", &["bpftool"]),
             Need::program("ip", &["iproute2"]),

@@ -3,7 +3,9 @@
 #![no_main]
 use docker_passthrough::{
     network,
-    plugin::messages::{CreateEndpoint, CreateNetwork, DeleteNetwork, GwAllocCheck, Join, OneEndpoint, decode},
+    plugin::messages::{
+        CreateEndpoint, CreateNetwork, DeleteNetwork, GwAllocCheck, Join, OneEndpoint, decode,
+    },
 };
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
@@ -71,5 +73,8 @@ fn safe(id: &str) {
 }
 
 fn explained(complaint: &str) {
-    assert!(["malformed body", "the body is empty", "vf="].iter().any(|it| complaint.starts_with(it)), "{complaint}");
+    assert!(
+        ["malformed body", "the body is empty", "vf="].iter().any(|it| complaint.starts_with(it)),
+        "{complaint}"
+    );
 }

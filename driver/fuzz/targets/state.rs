@@ -5,19 +5,18 @@ use std::{fs, path::PathBuf, sync::LazyLock};
 use docker_passthrough::state::store::{self, Error};
 use libfuzzer_sys::fuzz_target;
 
-/// In memory.
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let folder = PathBuf::from(format!("/dev/shm/docker-passthrough-fuzz.{}", std::process::id()));
-    fs::create_dir_all(&folder).expect("a folder in memory");
+    let folder = std::env::temp_dir().join("docker-passthrough-fuzz");
+    fs::create_dir_all(&folder).expect("a folder");
     folder
 });
 
 fuzz_target!(|data: &[u8]| {
     let file = FOLDER.join("state.json");
-    fs::write(&file, data).expect("a file in memory");
+    fs::write(&file, data).expect("a file");
     match store::read(&FOLDER) {
         Ok(state) => {
-            fs::write(&file, serde_json::to_vec(&state).expect("JSON")).expect("a file in memory");
+            fs::write(&file, serde_json::to_vec(&state).expect("JSON")).expect("a file");
             assert_eq!(store::read(&FOLDER).expect("what was accepted once"), state);
         }
         Err(error) => {

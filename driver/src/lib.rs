@@ -7,6 +7,8 @@ pub mod counters;
 pub mod device;
 pub mod docker;
 mod fault;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod http;
 pub mod metrics;
 pub mod network;

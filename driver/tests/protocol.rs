@@ -7,6 +7,7 @@ mod protocol {
     pub mod detailed;
     pub mod doctor;
     pub mod handover;
+    pub mod hostile;
     pub mod import;
     pub mod lifecycle;
     pub mod logs;
@@ -27,8 +28,8 @@ mod protocol {
 
 fn main() -> std::process::ExitCode {
     use protocol::{
-        confined, detailed, doctor, handover, import, lifecycle, logs, messages, metrics, options, pages,
-        reconcile, reports, rescue, restart, screens, state, top, transport, tun,
+        confined, detailed, doctor, handover, hostile, import, lifecycle, logs, messages, metrics, options,
+        pages, reconcile, reports, rescue, restart, screens, state, top, transport, tun,
     };
 
     let trials = [
@@ -45,6 +46,7 @@ fn main() -> std::process::ExitCode {
         handover::trials(),
         detailed::trials(),
         confined::trials(),
+        hostile::trials(),
         restart::trials(),
         import::trials(),
         state::trials(),

@@ -14,6 +14,7 @@ mod daemon;
 mod demo;
 mod dist;
 mod engine;
+mod fuzz;
 mod interrupt;
 mod linker;
 mod matrix;
@@ -55,6 +56,8 @@ enum Command {
     Dist,
     /// Run the tests, on real kernels, engines and VFs, with everything they need
     Test(test::Options),
+    /// Fuzz what reads bodies, options, tags, the state file and netlink attributes
+    Fuzz(fuzz::Options),
     /// Hand a netdev to a container, move traffic, compare the counters
     Demo(demo::Options),
     /// Measure this driver beside what one would otherwise have
@@ -92,6 +95,7 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Build { release } => build::driver(*release).map(drop),
         Command::Dist => dist::run(),
         Command::Test(options) => test::run(options),
+        Command::Fuzz(options) => fuzz::run(options),
         Command::Demo(options) => demo::run(options),
         Command::Bench(bench) => bench::run(bench),
         Command::Vm { seconds, kernel, program } => {

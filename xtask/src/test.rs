@@ -47,6 +47,8 @@ enum Suite {
     Protocol,
     /// A driver that dies, fails or hangs between any two steps
     Faults,
+    /// Much at a time, often, and in any order, as `protocol`
+    Load,
     /// The counters against generators' own figures
     Counting,
     /// The real binary under real engines, the installed one and those of other Debian releases
@@ -64,7 +66,7 @@ impl Suite {
         match self {
             Self::Sriov => Some(Kernel::Own),
             Self::SriovBeforeTcx => Some(Kernel::Bookworm),
-            Self::Unit | Self::Protocol | Self::Faults | Self::Counting | Self::Engine => None,
+            Self::Unit | Self::Protocol | Self::Faults | Self::Load | Self::Counting | Self::Engine => None,
         }
     }
 
@@ -107,7 +109,8 @@ pub fn run(options: &Options) -> Result<()> {
         must_be_root("test", "tests make netdevs and start engines")?;
     }
     packages::ensure("testing", &needs(&suites))?;
-    if suites.iter().any(|suite| matches!(suite, Suite::Protocol | Suite::Faults | Suite::Engine)) {
+    let plays = [Suite::Protocol, Suite::Faults, Suite::Load, Suite::Engine];
+    if suites.iter().any(|suite| plays.contains(suite)) {
         busybox::ensure()?;
         prometheus::ensure()?;
     }

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     counters::Hook,
-    report::{self, EndpointReport, Report},
+    report::{self, Bypass, EndpointReport, Report},
 };
 
 /// Rx and Tx of each container, from the kernel.
@@ -59,6 +59,7 @@ pub struct Stats {
 struct Element<'a> {
     #[serde(flatten)]
     report: &'a EndpointReport,
+    bypass: Bypass,
     #[serde(skip_serializing_if = "Option::is_none")]
     rates: Option<serde_json::Value>,
 }
@@ -71,7 +72,11 @@ impl Stats {
             self.selection.check(&reports.iter().map(Into::into).collect::<Vec<_>>())?;
             let Some(every) = every else {
                 reports.retain(|report| self.selection.has(report));
-                let text = if self.json { json(&reports, None)? } else { self.totals(&reports) };
+                let text = if self.json {
+                    json(&reports, None)?
+                } else {
+                    self.totals(&reports) + &warnings(&reports)
+                };
                 return print(&(text + &self.by_class(&reports)));
             };
             let mut meter = Meter::default();
@@ -173,7 +178,7 @@ pub(super) fn hooks(report: &EndpointReport) -> String {
 fn json(reports: &[EndpointReport], rates: Option<&[Option<Rates>]>) -> anyhow::Result<String> {
     let elements = reports.iter().enumerate().map(|(index, report)| {
         let rates = rates.map(|rates| serde_json::to_value(rates.get(index))).transpose()?;
-        Ok(Element { report, rates })
+        Ok(Element { report, bypass: report.bypass(), rates })
     });
     let elements: Vec<_> = elements.collect::<serde_json::Result<_>>()?;
     let text = match rates {
@@ -181,6 +186,17 @@ fn json(reports: &[EndpointReport], rates: Option<&[Option<Rates>]>) -> anyhow::
         None => serde_json::to_string_pretty(&elements)?,
     };
     Ok(text + "\n")
+}
+
+/// Sent frames that were not counted, nor checked for a foreign MAC. Received ones are no container's doing.
+fn warnings(reports: &[EndpointReport]) -> String {
+    let warn = |report: &EndpointReport| {
+        let sent = report.bypass().tx_packets.filter(|sent| *sent > 0)?;
+        let name = report.container.as_deref().unwrap_or_else(|| report.endpoint_id.short());
+        Some(format!("\n{name}: {sent} more frames were sent past the counters (`bypass` in --json)"))
+    };
+    let warnings: String = reports.iter().filter_map(warn).collect();
+    if warnings.is_empty() { warnings } else { warnings + "\n" }
 }
 
 pub(super) fn print(text: &str) -> anyhow::Result<()> {

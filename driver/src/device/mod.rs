@@ -12,7 +12,7 @@ pub mod macvlan;
 pub mod mark;
 pub mod netns;
 pub mod pci;
-pub mod raw;
+pub(crate) mod raw;
 pub mod rtnl;
 pub mod stats;
 pub mod tuning;

@@ -380,6 +380,26 @@ impl Rtnl {
     }
 }
 
+/// All that is read of a netdev: the names that were taken from it, or why it can't be read.
+pub(crate) fn fuzz(body: &[u8]) -> Result<Vec<String>, String> {
+    let mut names: Vec<_> = Standing::read(body).map(|standing| standing.name).into_iter().collect();
+    let mut rest = body;
+    while let Some((_, body)) = message_at(&mut rest) {
+        let _ = outcome(body);
+    }
+    for attribute in decoded(body.to_vec())?.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) | LinkAttribute::IfAlias(name) => names.push(name),
+            LinkAttribute::PropList(props) => names.extend(props.into_iter().filter_map(|prop| match prop {
+                Prop::AltIfName(name) => Some(name),
+                _ => None,
+            })),
+            _ => {}
+        }
+    }
+    Ok(names)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

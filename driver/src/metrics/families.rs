@@ -244,19 +244,13 @@ const GAUGES: [Family; 2] = [
         name: "receive_bypass",
         of: Of::Packets,
         help: "Frames that the hardware or the netdev received and our hook did not see: DPDK, RDMA, AF_XDP.",
-        value: |row| {
-            let ours = row.report.rx?.packets;
-            bypass(ours, netdev(row, |stats| stats.rx_packets), vf(row, |vf| vf.rx_packets))
-        },
+        value: |row| row.report.bypass().rx_packets,
     },
     Family {
         name: "transmit_bypass",
         of: Of::Packets,
         help: "Frames that the hardware or the netdev sent and our hook did not see: DPDK, RDMA, PACKET_QDISC_BYPASS.",
-        value: |row| {
-            let ours = row.report.tx?.packets;
-            bypass(ours, netdev(row, |stats| stats.tx_packets), vf(row, |vf| vf.tx_packets))
-        },
+        value: |row| row.report.bypass().tx_packets,
     },
 ];
 
@@ -266,11 +260,6 @@ fn netdev(row: &Row, field: fn(&Stats) -> u64) -> Option<u64> {
 
 fn vf(row: &Row, field: fn(&VfValues) -> Option<u64>) -> Option<u64> {
     row.report.vf.as_ref().and_then(|vf| field(&vf.counters))
-}
-
-/// What others counted and we did not. A VF's own hardware sees more than its netdev, where it counts.
-fn bypass(ours: u64, netdev: Option<u64>, vf: Option<u64>) -> Option<u64> {
-    netdev.max(vf).map(|theirs| theirs.saturating_sub(ours))
 }
 
 /// The text of the scrape with this number in OpenMetrics.
@@ -439,18 +428,4 @@ fn counters(
         family.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bypass_is_what_others_counted_more_and_never_negative() {
-        assert_eq!(bypass(5, None, None), None);
-        assert_eq!(bypass(5, Some(7), None), Some(2));
-        assert_eq!(bypass(5, Some(3), None), Some(0));
-        assert_eq!(bypass(5, Some(7), Some(9)), Some(4));
-        assert_eq!(bypass(5, None, Some(9)), Some(4));
-    }
 }

@@ -47,6 +47,7 @@ use choice::Reservations;
 use filters::Filtered;
 use locks::Locks;
 use options::BadOption;
+pub(crate) use strays::{tag, tagged};
 use upkeep::Upkeep;
 
 /// Why an operation was refused or failed, in the words that Docker shows its user.

@@ -1,6 +1,6 @@
 //! Netdevs of endpoints that nobody remembers: the state file was lost, but their tag tells what they
 //! were called. What their address and MTU were is lost with it.
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use super::{Driver, Result, choice::Taker, upkeep::Action};
 use crate::{
@@ -147,7 +147,7 @@ impl Driver {
 
     /// The tag of the endpoint's netdev.
     pub(super) fn tag(&self, id: &EndpointId, endpoint: &Endpoint) -> String {
-        Tag { driver: &self.name, id, netdev: &endpoint.original.name }.to_string()
+        tag(&self.name, id, &endpoint.original.name)
     }
 
     fn tagged(&self, link: &Link) -> Option<(EndpointId, String)> {
@@ -166,25 +166,15 @@ impl Driver {
     }
 }
 
-/// `ifalias` of a netdev that was given away: by which driver, to whom, and what it was called.
-#[derive(Debug, PartialEq, Eq)]
-struct Tag<'a> {
-    driver: &'a str,
-    id: &'a EndpointId,
-    netdev: &'a str,
-}
-
 const TAG: &str = "docker-passthrough";
 
-impl fmt::Display for Tag<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { driver, id, netdev } = self;
-        write!(f, "{TAG} {driver} {id} {netdev}")
-    }
+/// `ifalias` of a netdev that was given away: by which driver, to whom, and what it was called.
+pub(crate) fn tag(driver: &str, id: &EndpointId, netdev: &str) -> String {
+    format!("{TAG} {driver} {id} {netdev}")
 }
 
 /// Whose the netdev is by the tag that `driver` gave it, and what it was called.
-fn tagged(alias: &str, driver: &str) -> Option<(EndpointId, String)> {
+pub(crate) fn tagged(alias: &str, driver: &str) -> Option<(EndpointId, String)> {
     let mut words = alias.splitn(4, ' ');
     let ours = words.next() == Some(TAG) && words.next() == Some(driver);
     let (id, netdev) = (words.next()?, words.next()?);
@@ -199,7 +189,7 @@ mod tests {
     #[test]
     fn a_tag_says_whose_and_what() {
         let id: EndpointId = "0a".repeat(32).parse().unwrap();
-        let alias = Tag { driver: "passthrough", id: &id, netdev: "enp129s0f1np1v1" }.to_string();
+        let alias = tag("passthrough", &id, "enp129s0f1np1v1");
         assert_eq!(tagged(&alias, "passthrough"), Some((id, "enp129s0f1np1v1".into())));
         assert_eq!(tagged(&alias, "another"), None);
         for alias in
@@ -212,7 +202,6 @@ mod tests {
     #[test]
     fn the_longest_tag_fits() {
         let id: EndpointId = "a".repeat(64).parse().unwrap();
-        let tag = Tag { driver: &"d".repeat(64), id: &id, netdev: &"n".repeat(MAX_NAME) };
-        assert!(tag.to_string().len() <= MAX_ALIAS);
+        assert!(tag(&"d".repeat(64), &id, &"n".repeat(MAX_NAME)).len() <= MAX_ALIAS);
     }
 }

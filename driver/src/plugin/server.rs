@@ -19,8 +19,9 @@ use crate::http::server::{self, Limits};
 const MAX_BODY: usize = 1 << 20;
 /// A whole body must be there within this time.
 const BODY: Duration = Duration::from_secs(10);
-/// Docker holds a handful of connections, and keeps some open for its next call.
-const LIMITS: Limits = Limits { connections: 512, head: Duration::from_mins(5), whole: None };
+/// Docker holds a handful of connections, and keeps some open for its next call; each takes a descriptor, of which
+/// there are more than these.
+const LIMITS: Limits = Limits { connections: 4096, head: Duration::from_mins(5), whole: None };
 /// Docker asks for this type, and takes any.
 const PLUGIN_JSON: &str = "application/vnd.docker.plugins.v1.2+json";
 

@@ -9,10 +9,12 @@ use std::{
 
 use serde::Serialize;
 
+mod bypass;
 mod detailed;
 mod hardware;
 mod pfs;
 
+pub use bypass::Bypass;
 pub use detailed::DetailedReport;
 pub use hardware::{VfReport, VfValues};
 pub use pfs::{PfReport, VfRow, pf};
@@ -83,8 +85,7 @@ pub struct EndpointReport {
     pub rx: Option<RxReport>,
     /// Sent since the endpoint was created.
     pub tx: Option<TxReport>,
-    /// What the netdev itself counted since then; null if it is not found. More than ours is what
-    /// bypassed our hooks.
+    /// What the netdev itself counted since then; null if it is not found.
     pub netdev: Option<Stats>,
     /// The VF, in sriov mode.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -55,6 +55,15 @@ pub struct Driver {
     process: Mutex<Option<Child>>,
 }
 
+/// What a process has of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Footprint {
+    pub fds: usize,
+    pub threads: usize,
+    /// Memory.
+    pub kib: usize,
+}
+
 /// An element of `stats --json`. An endpoint that another call is just making or ending has no counters.
 #[derive(Debug, Deserialize)]
 pub struct Stats {
@@ -266,6 +275,35 @@ impl Driver {
         // One that is closed meanwhile is none.
         let targets = open.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
         targets.filter(|target| target.to_string_lossy().starts_with(what)).count()
+    }
+
+    /// What its process has of the machine.
+    #[track_caller]
+    pub fn footprint(&self) -> Footprint {
+        let process = PathBuf::from(format!("/proc/{}", self.pid()));
+        let status = fs::read_to_string(process.join("status")).expect("its status");
+        let number = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("a line of its status");
+            line.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+        };
+        Footprint {
+            fds: fs::read_dir(process.join("fd")).expect("its descriptors").count(),
+            threads: number("Threads:"),
+            kib: number("VmRSS:"),
+        }
+    }
+
+    /// Waits until it has no more than before; freed memory may stay with the process, up to a bound.
+    #[track_caller]
+    pub fn settles_at(&self, before: Footprint) -> Footprint {
+        /// What the allocator may keep.
+        const KEPT_KIB: usize = 16 << 10;
+        eventually("the driver lets go", || {
+            let now = self.footprint();
+            let has_grown =
+                now.fds > before.fds || now.threads > before.threads + 1 || now.kib > before.kib + KEPT_KIB;
+            if has_grown { Err(format!("{now:?}, before {before:?}")) } else { Ok(now) }
+        })
     }
 
     /// How it ended, if it did.

@@ -9,7 +9,7 @@ use crate::{
         rates::Rates,
         stats::{holder, hooks},
     },
-    report::EndpointReport,
+    report::{Bypass, EndpointReport},
     state::EndpointId,
 };
 
@@ -54,12 +54,11 @@ impl Sample {
     }
 }
 
-/// What the PF, else the netdev itself, counted beyond our counters.
+/// Frames past our hooks, both ways.
 fn bypass(report: &EndpointReport) -> Option<u64> {
-    let (rx, tx) = (report.rx?.packets, report.tx?.packets);
-    let vf = report.vf.as_ref().and_then(|vf| Some((vf.counters.rx_packets?, vf.counters.tx_packets?)));
-    let (theirs_rx, theirs_tx) = vf.or(report.netdev.map(|netdev| (netdev.rx_packets, netdev.tx_packets)))?;
-    Some(theirs_rx.saturating_sub(rx) + theirs_tx.saturating_sub(tx))
+    let Bypass { rx_packets, tx_packets } = report.bypass();
+    rx_packets.or(tx_packets)?;
+    Some(rx_packets.unwrap_or(0) + tx_packets.unwrap_or(0))
 }
 
 /// What rows are sorted by, in the order in which they stand.

@@ -12,6 +12,9 @@ use crate::{
 /// An engine that has just asked for an endpoint may not list it yet.
 const FRESH: Duration = Duration::from_mins(1);
 
+/// A VF or a veth that went with its container's namespace, or by the hand of somebody else.
+const DESTROYED: &str = "the netdev no longer exists";
+
 pub async fn checks(patient: &Patient) -> Vec<Finding> {
     let state = patient.remembered();
     let mut findings = limbo(patient).await;
@@ -28,13 +31,14 @@ pub async fn checks(patient: &Patient) -> Vec<Finding> {
 async fn limbo(patient: &Patient) -> Vec<Finding> {
     let global = &patient.global;
     let Ok(report) = Report::new(&global.state_dir, &global.docker_host).await else { return Vec::new() };
-    let mend = match patient.answers {
-        Ok(()) => "the driver tries every 10 s to give it back, and logs why it can't",
-        Err(_) => "start the driver: it brings the netdev home",
-    };
     let lost = report.state.endpoints().filter_map(|(network, _, id, endpoint)| {
         let reason = over(patient, &report, network, id, endpoint)?;
         let found = format!("{} is reserved for endpoint {}: {reason}", endpoint.netdevice(), id.short());
+        let mend = match patient.answers {
+            Ok(()) if reason == DESTROYED => "its counters are kept for as long as Docker has it: docker rm",
+            Ok(()) => "the driver tries every 10 s to give it back, and logs why it can't",
+            Err(_) => "start the driver: it brings the netdev home",
+        };
         Some(error("limbo", found, mend))
     });
     lost.collect()
@@ -49,12 +53,12 @@ fn over(
 ) -> Option<&'static str> {
     let age = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let fresh = age.saturating_sub(Duration::from_secs(endpoint.created)) < FRESH;
-    if endpoint.sandbox.as_ref().is_some_and(|path| !path.exists()) {
-        return Some("its container's namespace is gone");
-    }
     let reading = counters::read(&patient.global.bpffs, id);
     if reading.is_ok_and(|reading| reading.ifindex == Some(0)) {
-        return Some("the netdev no longer exists");
+        return Some(DESTROYED);
+    }
+    if endpoint.sandbox.as_ref().is_some_and(|path| !path.exists()) {
+        return Some("its container's namespace is gone");
     }
     // Only where the engine has the network can it tell.
     if !fresh && report.network_name(network).is_some() && report.container(network, id).is_none() {

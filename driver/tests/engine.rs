@@ -9,6 +9,7 @@ mod engine {
     pub mod failure;
     pub mod hostile;
     pub mod import;
+    pub mod installed;
     pub mod lifecycle;
     pub mod metrics;
     pub mod plugin;
@@ -18,13 +19,15 @@ mod engine {
 
 fn main() -> std::process::ExitCode {
     use engine::{
-        addressing, confined, errors, failure, hostile, import, lifecycle, metrics, plugin, restart, traffic,
+        addressing, confined, errors, failure, hostile, import, installed, lifecycle, metrics, plugin,
+        restart, traffic,
     };
 
     // Those that take longest come first.
     let trials = [
         failure::trials(),
         restart::trials(),
+        installed::trials(),
         hostile::trials(),
         metrics::trials(),
         traffic::trials(),

@@ -20,6 +20,7 @@ mod protocol {
     pub mod rescue;
     pub mod restart;
     pub mod screens;
+    pub mod service;
     pub mod state;
     pub mod top;
     pub mod transport;
@@ -29,7 +30,7 @@ mod protocol {
 fn main() -> std::process::ExitCode {
     use protocol::{
         confined, detailed, doctor, handover, hostile, import, lifecycle, logs, messages, metrics, options,
-        pages, reconcile, reports, rescue, restart, screens, state, top, transport, tun,
+        pages, reconcile, reports, rescue, restart, screens, service, state, top, transport, tun,
     };
 
     let trials = [
@@ -54,6 +55,7 @@ fn main() -> std::process::ExitCode {
         doctor::trials(),
         top::trials(),
         pages::trials(),
+        service::trials(),
     ];
     support::machine::main(trials.into_iter().flatten().collect())
 }

@@ -11,13 +11,16 @@ mod build;
 mod busybox;
 mod compiler;
 mod daemon;
+mod deb;
 mod demo;
 mod dist;
 mod engine;
 mod fuzz;
+mod image;
 mod interrupt;
 mod linker;
 mod matrix;
+mod notices;
 mod packages;
 mod process;
 mod prometheus;
@@ -63,6 +66,20 @@ enum Command {
     /// Measure this driver beside what one would otherwise have
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Make a Debian package, in `target/debian/`
+    Deb {
+        /// The build to take
+        #[arg(long, default_value = "release")]
+        profile: String,
+    },
+    /// Make an image for `docker load`, `target/docker-passthrough-image.tar`
+    Image {
+        /// The image's name
+        #[arg(long, default_value = "docker-passthrough:latest")]
+        tag: String,
+    },
+    /// Make a managed plugin for `docker plugin create`, `target/docker-passthrough-plugin/`
+    Plugin,
     /// Run a program in a throw-away guest that has two NICs with SR-IOV
     Vm {
         /// End the guest after this time
@@ -98,6 +115,9 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Fuzz(options) => fuzz::run(options),
         Command::Demo(options) => demo::run(options),
         Command::Bench(bench) => bench::run(bench),
+        Command::Deb { profile } => deb::make(profile),
+        Command::Image { tag } => image::make(tag),
+        Command::Plugin => image::make_plugin(),
         Command::Vm { seconds, kernel, program } => {
             let ended = vm::run(&vm::prepare(*kernel)?, program, Duration::from_secs(*seconds))?;
             // Without a code it was killed.

@@ -14,7 +14,7 @@ use crate::packages::{self, Need};
 use crate::process::{self, Ended};
 use crate::step::{note, say, show};
 use crate::vm::{self, Guest, Kernel};
-use crate::{bpf, busybox, engine, interrupt, matrix, must_be_root, prometheus, workspace};
+use crate::{bpf, busybox, deb, engine, interrupt, matrix, must_be_root, prometheus, workspace};
 
 const BUILDING: Duration = Duration::from_mins(20);
 const RUNNING: Duration = Duration::from_mins(15);
@@ -53,6 +53,8 @@ enum Suite {
     Counting,
     /// The real binary under real engines, the installed one and those of other Debian releases
     Engine,
+    /// The Debian package, installed, upgraded and purged; the plugin under Swarm
+    Package,
     /// The real binary, a real engine and SR-IOV VFs, in a guest
     Sriov,
     /// The core of that, and counting by clsact, on Linux 6.1, which has no TCX
@@ -66,7 +68,13 @@ impl Suite {
         match self {
             Self::Sriov => Some(Kernel::Own),
             Self::SriovBeforeTcx => Some(Kernel::Bookworm),
-            Self::Unit | Self::Protocol | Self::Faults | Self::Load | Self::Counting | Self::Engine => None,
+            Self::Unit
+            | Self::Protocol
+            | Self::Faults
+            | Self::Load
+            | Self::Counting
+            | Self::Engine
+            | Self::Package => None,
         }
     }
 
@@ -109,9 +117,11 @@ pub fn run(options: &Options) -> Result<()> {
         must_be_root("test", "tests make netdevs and start engines")?;
     }
     packages::ensure("testing", &needs(&suites))?;
-    let plays = [Suite::Protocol, Suite::Faults, Suite::Load, Suite::Engine];
-    if suites.iter().any(|suite| plays.contains(suite)) {
+    let among = |those: &[Suite]| suites.iter().any(|suite| those.contains(suite));
+    if among(&[Suite::Protocol, Suite::Faults, Suite::Load, Suite::Engine, Suite::Package]) {
         busybox::ensure()?;
+    }
+    if among(&[Suite::Protocol, Suite::Engine]) {
         prometheus::ensure()?;
     }
     let mut guests = BTreeMap::new();
@@ -124,6 +134,10 @@ pub fn run(options: &Options) -> Result<()> {
     let built: Vec<_> = suites.iter().copied().filter(runs).collect();
     if !built.is_empty() {
         bpf::build(None)?;
+        if built.contains(&Suite::Package) {
+            // The tests' own profile: nothing is built twice.
+            deb::make("dev")?;
+        }
     }
     // That of the faults is another driver.
     let (faults, others) = built.into_iter().partition::<Vec<_>, _>(|suite| *suite == Suite::Faults);
@@ -174,6 +188,13 @@ fn needs(suites: &[Suite]) -> Vec<Need> {
     let mut needs = Vec::new();
     if suites.contains(&Suite::Engine) {
         needs.extend(engine::needs());
+    }
+    if suites.contains(&Suite::Package) {
+        needs.extend(engine::needs());
+        needs.push(Need::program("lintian", &["lintian"]));
+    }
+    if suites.contains(&Suite::Protocol) {
+        needs.push(Need::program("systemd-analyze", &["systemd"]));
     }
     if suites.iter().any(|suite| *suite != Suite::Unit && suite.kernel().is_none()) {
         needs.extend([

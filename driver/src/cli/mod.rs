@@ -4,6 +4,8 @@ use std::{io, path::PathBuf, process::ExitCode};
 use clap::{Args, Parser, Subcommand};
 
 mod detailed;
+#[cfg(test)]
+mod docs;
 mod doctor;
 mod ending;
 mod generate;
@@ -20,6 +22,7 @@ mod table;
 mod top;
 mod units;
 mod watch;
+mod watchdog;
 
 /// Docker network driver that hands containers real network hardware, and counts their traffic.
 #[derive(Debug, Parser)]

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use clap::{Args, builder::BoolishValueParser};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use sd_notify::NotifyState;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Global,
     logging::{self, LogFormat},
+    watchdog,
 };
 use crate::{
     counters::Counters,
@@ -81,13 +83,13 @@ impl Serve {
     pub fn run(self, global: &Global) -> anyhow::Result<()> {
         logging::start(self.log_format);
         more_descriptors();
-        let socket = self.socket.unwrap_or_else(|| default_socket(&global.name));
+        let path = self.socket.unwrap_or_else(|| default_socket(&global.name));
         let docker = Docker::new(&global.docker_host)?;
         let store = Store::open(&global.state_dir)?;
         let bpffs = global.bpffs.clone();
         let counters = if self.bpf_log { Counters::reporting(bpffs) } else { Counters::new(bpffs) };
         counters.prepare()?;
-        let listener = listener::listen(&socket)?;
+        let listener = listener::listen(&path)?;
         let metrics = self.metrics.map(|address| anyhow::Ok((address.listen()?, address))).transpose()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         runtime.block_on(async {
@@ -96,6 +98,9 @@ impl Serve {
             let shutdown = CancellationToken::new();
             on_signal(shutdown.clone())?;
             let Listener { socket, file } = listener;
+            // Ours was bound under another name, and renamed.
+            let bound = socket.local_addr().context("the plugin's socket")?;
+            let reached = if file.is_some() { Some(path) } else { bound.as_pathname().map(PathBuf::from) };
             socket.set_nonblocking(true).context("the plugin's socket")?;
             let socket = tokio::net::UnixListener::from_std(socket).context("the plugin's socket")?;
             let ending = shutdown.clone();
@@ -127,7 +132,8 @@ impl Serve {
                 networks,
                 "ready for Docker's calls"
             );
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+            let _ = sd_notify::notify(&[NotifyState::Ready]);
+            watchdog::start(reached);
             server::serve(socket, Calls::new(driver, recorder), shutdown).await;
             anyhow::Ok(())
         })?;
@@ -160,6 +166,8 @@ fn on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
         tracing::info!("finishing what is under way");
+        // Before the end begins, which with nothing under way is at once.
+        let _ = sd_notify::notify(&[NotifyState::Stopping]);
         shutdown.cancel();
     });
     Ok(())

@@ -126,7 +126,22 @@ impl Engine {
 
     /// What a client connects to.
     pub fn host(&self) -> String {
-        format!("unix://{}/docker.sock", self.folder.display())
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("docker.sock")
+    }
+
+    /// Where its containers' namespaces are, among others.
+    pub fn exec(&self) -> PathBuf {
+        self.folder.join("exec")
+    }
+
+    /// Where it keeps what it has.
+    pub fn data(&self) -> PathBuf {
+        self.folder.join("data")
     }
 
     /// What the engine itself answers, or its complaint: for what is asked often, as a client is a program
@@ -160,6 +175,14 @@ impl Engine {
     #[track_caller]
     pub fn docker(&self, args: &[&str]) -> String {
         self.attempt(args).unwrap_or_else(|complaint| panic!("docker {}: {complaint}", args.join(" ")))
+    }
+
+    /// What a container has written to its standard error.
+    pub fn logs(&self, container: &str) -> String {
+        let show = r#"exec "$0" --host "$1" logs --tail 60 "$2" 2>&1"#;
+        let program = env::var(ENV_CLI).unwrap_or_else(|_| "/usr/bin/docker".to_owned());
+        command::attempt("sh", &["-c", show, &program, &self.host(), container])
+            .unwrap_or_else(|complaint| complaint)
     }
 
     fn import_image(&self) {

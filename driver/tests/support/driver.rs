@@ -50,6 +50,7 @@ pub struct Driver {
     /// Where its pins are.
     pub bpffs: PathBuf,
     docker_host: String,
+    program: PathBuf,
     log: PathBuf,
     /// Behind a lock, so that a test can restart it under a container that borrows it.
     process: Mutex<Option<Child>>,
@@ -149,9 +150,25 @@ impl Driver {
             bpffs: PathBuf::from(format!("/sys/fs/bpf/{name}")),
             log: PathBuf::from(format!("/run/{name}/log")),
             docker_host: docker_host.to_owned(),
+            program: binary().into(),
             process: Mutex::default(),
             state_dir,
             name,
+        }
+    }
+
+    /// The one that a package has installed below `root`, in the folders that are its own.
+    pub fn installed(root: &Path) -> Self {
+        let driver = Self::without_engine();
+        Self {
+            name: "passthrough".into(),
+            socket: "/run/docker/plugins/passthrough.sock".into(),
+            bpffs: "/sys/fs/bpf/passthrough".into(),
+            state_dir: root.join("var/lib/docker-passthrough"),
+            program: root.join("usr/bin/docker-passthrough"),
+            log: driver.log.clone(),
+            docker_host: driver.docker_host.clone(),
+            process: Mutex::default(),
         }
     }
 
@@ -208,7 +225,8 @@ impl Driver {
     /// Starts it with more options, and waits until it answers.
     #[track_caller]
     pub fn serve_with(&self, options: &[&str]) {
-        let mut command = self.serve_command(&[binary()]);
+        let program = self.program.display().to_string();
+        let mut command = self.serve_command(&[&program]);
         command.args(options);
         self.spawn(command);
     }
@@ -219,6 +237,14 @@ impl Driver {
         let prefix = confined::prefix(capabilities);
         let program: Vec<&str> = prefix.iter().map(String::as_str).chain([binary()]).collect();
         self.spawn(self.serve_command(&program));
+    }
+
+    /// Starts it with variables of the environment, and waits until it answers.
+    #[track_caller]
+    pub fn serve_in(&self, environment: &[(&str, &str)]) {
+        let mut command = self.serve_command(&[binary()]);
+        command.envs(environment.iter().copied());
+        self.spawn(command);
     }
 
     /// Starts it as systemd does, with a socket that listens already.

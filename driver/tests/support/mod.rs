@@ -12,6 +12,7 @@ pub mod look;
 pub mod machine;
 pub mod netns;
 pub mod nic;
+pub mod packed;
 pub mod packet;
 pub mod prometheus;
 pub mod scrape;

@@ -1,0 +1,112 @@
+//! The commands in README.md and docs/, read by the parsers that users' commands are read by.
+use std::{fs, path::Path};
+
+use clap::Parser as _;
+use serde_json::{Map, Value};
+
+use super::Cli;
+use crate::network::options;
+
+/// The documents, by their names, without those that are not for users.
+fn documents() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let files =
+        docs.filter(|path| path.extension().is_some_and(|end| end == "md")).chain([root.join("README.md")]);
+    files.map(|path| (path.display().to_string(), fs::read_to_string(&path).unwrap())).collect()
+}
+
+/// The lines of all fenced blocks, those that end with a backslash joined; without prompts and comments.
+fn commands(text: &str) -> Vec<String> {
+    let (mut commands, mut fenced, mut begun) = (Vec::new(), false, String::new());
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("```") {
+            fenced = !fenced;
+        } else if fenced {
+            let line = line.strip_prefix("$ ").unwrap_or(line);
+            let line = line.split(" # ").next().unwrap_or_default();
+            begun += line.trim_end_matches('\\');
+            if !line.ends_with('\\') {
+                commands.push(std::mem::take(&mut begun));
+            }
+        }
+    }
+    commands
+}
+
+/// Its words, up to a pipe; none if it is abridged.
+fn words(command: &str) -> Option<Vec<&str>> {
+    let words: Vec<_> = command.split_whitespace().take_while(|word| *word != "|").collect();
+    (!command.contains('…')).then_some(words)
+}
+
+/// What was typed after `-o`.
+fn network_options(words: &[&str]) -> Map<String, Value> {
+    let typed = words.windows(2).filter(|pair| pair[0] == "-o").filter_map(|pair| pair[1].split_once('='));
+    typed.map(|(key, value)| (key.to_owned(), Value::String(value.to_owned()))).collect()
+}
+
+#[test]
+fn commands_of_ours_are_understood() {
+    let mut read = 0;
+    for (file, text) in documents() {
+        for command in commands(&text) {
+            let Some(words) = words(&command) else { continue };
+            // Variables may come before it.
+            let program: Vec<_> =
+                words.into_iter().skip_while(|word| word.starts_with("DOCKER_PASSTHROUGH_")).collect();
+            if program.first() == Some(&"docker-passthrough") {
+                let parsed = Cli::try_parse_from(&program);
+                assert!(parsed.is_ok(), "{file}: {command}: {}", parsed.unwrap_err());
+                read += 1;
+            }
+        }
+    }
+    assert!(read >= 20, "only {read} commands were found: has the documents' form changed?");
+}
+
+#[test]
+fn options_of_networks_are_right_and_each_has_an_example() {
+    let (mut read, mut examples) = (0, Vec::new());
+    for (file, text) in documents() {
+        for command in commands(&text) {
+            let Some(words) = words(&command) else { continue };
+            if !words.starts_with(&["docker", "network", "create"]) || words.contains(&"--config-from") {
+                continue;
+            }
+            let generic = network_options(&words);
+            let parsed = options::parse(&generic);
+            assert!(parsed.is_ok(), "{file}: {command}: {}", parsed.unwrap_err());
+            read += 1;
+            if file.ends_with("docs/networks.md") {
+                examples.extend(generic.keys().cloned());
+            }
+        }
+    }
+    assert!(read >= 20, "only {read} commands were found: has the documents' form changed?");
+    // The options that there are come from the answer to one that there isn't.
+    let unknown = Map::from_iter([("no_such_option".to_owned(), Value::String("1".into()))]);
+    let answer = options::parse(&unknown).unwrap_err().to_string();
+    let (_, list) = answer.split_once("there are ").expect("a list of options");
+    let known: Vec<_> = list.split([',', ' ']).filter(|word| !word.is_empty() && *word != "and").collect();
+    assert!(known.len() >= 17, "{known:?}");
+    for option in known {
+        assert!(
+            examples.iter().any(|example| example == option),
+            "docs/networks.md has no example of {option}"
+        );
+    }
+}
+
+#[test]
+fn links_between_the_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    for (file, text) in documents() {
+        let folder = Path::new(&file).parent().unwrap_or(&root);
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap_or_default();
+            let elsewhere = path.is_empty() || path.contains("://");
+            assert!(elsewhere || folder.join(path).exists(), "{file}: {link} leads nowhere");
+        }
+    }
+}

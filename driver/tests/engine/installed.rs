@@ -1,0 +1,104 @@
+//! The driver run by the engine that it serves: as a container, as a managed plugin.
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+
+use crate::support::{
+    assert_names, command,
+    container::Network,
+    docker::Engine,
+    driver::{Stats, entries},
+    eventually,
+    nic::{Nic, Traffic},
+    packed::{CAPABILITIES, Packed, Plugin},
+    trials,
+};
+
+trials![as_a_container_with_what_it_needs, as_a_managed_plugin];
+
+fn as_a_container_with_what_it_needs() {
+    let engine = Engine::start(&[]);
+    let mut options = vec!["--cap-drop=ALL", "--security-opt=apparmor=unconfined"];
+    let capabilities = CAPABILITIES.map(|capability| format!("--cap-add={capability}"));
+    options.extend(capabilities.iter().map(String::as_str));
+    let packed = Packed::run(&engine, &options);
+    let driver = &packed.driver;
+    let nic = Nic::new();
+    let network = Network::create(&engine, driver, &nic, &["-o", "mode=passthrough"]);
+    let tenant = network.run("tenant", &["--cap-add", "NET_ADMIN"]);
+    nic.ping(&nic.near4(2), 5);
+    // From outside and from inside, and as the far end has it.
+    let stats = driver.agrees_with(&nic, Traffic::default());
+    assert_eq!(stats.container.as_ref(), Some(&tenant.name));
+    let inside: Vec<Stats> = serde_json::from_str(&packed.inside(&["stats", "--json"])).unwrap();
+    assert!(matches!(&inside[..], [one] if one.endpoint_id == stats.endpoint_id), "{inside:?}");
+    // The namespace of the container is looked into for these.
+    let netdev: Value = serde_json::from_str(&packed.inside(&["stats", "--json"])).unwrap();
+    assert!(netdev[0]["netdev"]["rx_packets"].is_u64(), "{netdev}");
+
+    // It ends, and is started again; the tenant is not touched.
+    kill(Pid::from_raw(packed.pid()), Signal::SIGKILL).unwrap();
+    nic.ping(&nic.near4(2), 5);
+    eventually(
+        "it is started again",
+        || if packed.engine_says_running() { Ok(()) } else { Err(packed.log()) },
+    );
+    packed.wait();
+    nic.ping(&nic.near4(2), 5);
+    let after = driver.agrees_with(&nic, Traffic::default());
+    assert_eq!(after.endpoint_id, stats.endpoint_id);
+    assert!(after.traffic().rx_packets >= 15, "{after:?}");
+
+    // What only the container's namespace has is brought home out of it.
+    tenant.sh("ip link set eth0 down; ip link set eth0 name hidden");
+    drop(tenant);
+    network.wait_home();
+    let again = network.run("again", &[]);
+    nic.ping(&nic.near4(2), 1);
+    drop(again);
+    network.remove();
+    assert_eq!(entries(&driver.bpffs), [""; 0]);
+}
+
+fn as_a_managed_plugin() {
+    let engine = Engine::start(&[]);
+    let folder = tempfile::tempdir_in("/run").unwrap();
+    let plugin = Plugin::enable(&engine, folder.path());
+    let nic = Nic::new();
+    let subnet = ["--subnet", &nic.net4(), "--gateway", &nic.far4()];
+    let name = format!("net-{}", nic.name);
+    let netdevice = format!("netdevice={}", nic.name);
+    let create = ["network", "create", "-d", &plugin.driver(), "-o", &netdevice, "-o", "mode=passthrough"];
+    engine.docker(&[&create[..], &subnet, &[&name]].concat());
+    engine.docker(&[
+        "run",
+        "-d",
+        "--name",
+        "tenant",
+        "--network",
+        &name,
+        crate::support::docker::IMAGE,
+        "sleep",
+        "1000000",
+    ]);
+    nic.ping(&nic.near4(2), 5);
+    // The host's own program reads what the plugin's driver knows.
+    let (remembered, bpffs) = (plugin.state_dir().display().to_string(), plugin.bpffs.display().to_string());
+    let look =
+        ["stats", "--json", "--state-dir", &remembered, "--bpffs", &bpffs, "--docker-host", &engine.host()];
+    let stats = command::run(env!("CARGO_BIN_EXE_docker-passthrough"), &look);
+    let stats: Vec<Stats> = serde_json::from_str(&stats).unwrap();
+    assert!(stats.len() == 1 && stats[0].container.as_deref() == Some("tenant"), "{stats:?}");
+    assert!(stats[0].traffic().rx_packets >= 5, "{stats:?}");
+    // In use it is not taken away.
+    let complaint = engine.attempt(&["plugin", "disable", &plugin.name]).unwrap_err();
+    assert_names(&complaint, &["in use"]);
+    engine.docker(&["rm", "-f", "tenant"]);
+    eventually("the NIC is home", || nic.look().map(drop).ok_or_else(|| engine.log()));
+    engine.docker(&["network", "rm", &name]);
+    engine.docker(&["plugin", "disable", &plugin.name]);
+    engine.docker(&["plugin", "rm", &plugin.name]);
+    assert_eq!(entries(&plugin.bpffs), [""; 0]);
+}

@@ -1,0 +1,159 @@
+//! The driver as its users install it: packed by the scripts that pack it for them, run by an engine.
+use std::path::{Path, PathBuf};
+
+use super::{
+    command,
+    docker::Engine,
+    driver::Driver,
+    eventually,
+    http::{self, Answer},
+};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_docker-passthrough");
+
+/// What it takes if it is not privileged.
+pub const CAPABILITIES: [&str; 3] = ["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"];
+
+fn script(name: &str) -> String {
+    format!("{}/../contrib/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The driver in a container of the engine that it serves.
+pub struct Packed<'a> {
+    engine: &'a Engine,
+    /// Its names and folders, for a look from outside.
+    pub driver: Driver,
+    pub container: String,
+}
+
+impl<'a> Packed<'a> {
+    /// Loads the image and runs it with these options, beside those that each way of running it has.
+    #[track_caller]
+    pub fn run(engine: &'a Engine, options: &[&str]) -> Self {
+        let driver = Driver::stopped(&engine.host());
+        let archive = driver.state_dir.parent().unwrap().join("image.tar").display().to_string();
+        let image = format!("{}:test", driver.name);
+        command::run(&script("image/make.sh"), &[BINARY, &image, &archive]);
+        engine.docker(&["load", "--input", &archive]);
+        std::fs::remove_file(&archive).unwrap();
+        let state = format!("{0}:{0}", driver.state_dir.display());
+        let docker = format!("{}:/var/run/docker.sock", engine.socket().display());
+        // Of this engine they are elsewhere than in /run/docker/netns. Systemd has /run shared already.
+        let namespaces = format!("{0}:{0}:rslave", engine.exec().display());
+        command::run("mount", &["--make-shared", "/run"]);
+        let variables = [
+            format!("DOCKER_PASSTHROUGH_NAME={}", driver.name),
+            format!("DOCKER_PASSTHROUGH_STATE_DIR={}", driver.state_dir.display()),
+            format!("DOCKER_PASSTHROUGH_BPFFS={}", driver.bpffs.display()),
+        ];
+        let container = format!("{}-itself", driver.name);
+        let mut args =
+            vec!["run", "-d", "--name", &container, "--restart=always", "--net=host", "--pid=host"];
+        args.extend(["-v", "/run/docker:/run/docker:rslave", "-v", "/sys:/sys"]);
+        args.extend(["-v", &state, "-v", &docker, "-v", &namespaces]);
+        args.extend(variables.iter().flat_map(|variable| ["-e", variable.as_str()]));
+        args.extend(options);
+        args.push(&image);
+        engine.docker(&args);
+        let packed = Self { engine, driver, container };
+        packed.wait();
+        packed
+    }
+
+    /// Waits until it answers.
+    #[track_caller]
+    pub fn wait(&self) {
+        eventually("the driver in its container serves", || {
+            match http::request(&self.driver.socket, "POST", "/Plugin.Activate", b"") {
+                Ok(Answer { status: 200, .. }) => Ok(()),
+                other => Err(format!("{other:?}\n{}", self.log())),
+            }
+        });
+    }
+
+    /// Whether its container runs.
+    pub fn engine_says_running(&self) -> bool {
+        self.engine.attempt(&["inspect", "-f", "{{.State.Running}}", &self.container]).as_deref()
+            == Ok("true")
+    }
+
+    /// What it logged.
+    pub fn log(&self) -> String {
+        self.engine.logs(&self.container)
+    }
+
+    /// The program inside of its container.
+    #[track_caller]
+    pub fn inside(&self, arguments: &[&str]) -> String {
+        let program = ["exec", &self.container, "/usr/bin/docker-passthrough"];
+        self.engine.docker(&[&program, arguments].concat())
+    }
+
+    /// Its first process, as the machine numbers it.
+    #[track_caller]
+    pub fn pid(&self) -> i32 {
+        self.engine.docker(&["inspect", "-f", "{{.State.Pid}}", &self.container]).parse().expect("a pid")
+    }
+}
+
+impl Drop for Packed<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- what {} logged ---\n{}\n---", self.container, self.log());
+        }
+        let _ = self.engine.attempt(&["rm", "-f", &self.container]);
+    }
+}
+
+/// The driver as a managed plugin of an engine.
+pub struct Plugin<'a> {
+    engine: &'a Engine,
+    pub name: String,
+    pub bpffs: PathBuf,
+}
+
+impl<'a> Plugin<'a> {
+    /// Makes, sets and enables it.
+    #[track_caller]
+    pub fn enable(engine: &'a Engine, folder: &Path) -> Self {
+        // For its names alone.
+        let driver = Driver::stopped(&engine.host());
+        let target = folder.join("plugin").display().to_string();
+        command::run(&script("plugin/make.sh"), &[BINARY, &target]);
+        engine.docker(&["plugin", "create", &driver.name, &target]);
+        std::fs::remove_dir_all(&target).unwrap();
+        let plugin = Self { engine, name: driver.name.clone(), bpffs: driver.bpffs.clone() };
+        engine.docker(&[
+            "plugin",
+            "set",
+            &plugin.name,
+            &format!("docker.source={}", engine.socket().display()),
+            &format!("DOCKER_PASSTHROUGH_NAME={}", plugin.name),
+            &format!("DOCKER_PASSTHROUGH_BPFFS={}", plugin.bpffs.display()),
+        ]);
+        plugin.engine.docker(&["plugin", "enable", &plugin.name]);
+        plugin
+    }
+
+    /// What `docker network create -d` calls it: engines know a managed plugin by its whole name.
+    pub fn driver(&self) -> String {
+        format!("{}:latest", self.name)
+    }
+
+    /// Its state, as the host sees it.
+    #[track_caller]
+    pub fn state_dir(&self) -> PathBuf {
+        let id = self.engine.docker(&["plugin", "inspect", "-f", "{{.Id}}", &self.name]);
+        self.engine.data().join("plugins").join(id).join("propagated-mount")
+    }
+}
+
+impl Drop for Plugin<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- what the engine logged ---\n{}\n---", self.engine.log());
+        }
+        let _ = self.engine.attempt(&["plugin", "disable", "-f", &self.name]);
+        let _ = self.engine.attempt(&["plugin", "rm", "-f", &self.name]);
+    }
+}

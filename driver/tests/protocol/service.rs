@@ -5,6 +5,8 @@ use std::{
     process::Command,
 };
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 use crate::support::{PATIENCE, command, driver::Driver, eventually, trials};
 
 trials![a_service_manager_is_told, no_sign_of_life_while_the_socket_does_not_answer, units_are_sound];
@@ -52,8 +54,10 @@ fn no_sign_of_life_while_the_socket_does_not_answer() {
     serve(&driver, &path, "1500000");
     let silent = || driver.log().matches("no sign of life is given").count();
     assert_eq!(next(&manager), "READY=1");
-    // As many as it takes, and it closes all others.
-    let taken: Vec<_> = (0..600).map(|_| UnixStream::connect(&driver.socket).unwrap()).collect();
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    // More than it takes: it closes all others.
+    let taken: Vec<_> = (0..5000).map(|_| UnixStream::connect(&driver.socket).unwrap()).collect();
     eventually("it notices", || if silent() >= 3 { Ok(()) } else { Err(driver.log()) });
     // What it said before; from here on it has not.
     manager.set_nonblocking(true).unwrap();

@@ -19,7 +19,6 @@ mod sriov {
     pub mod clsact;
     pub mod counters;
     pub mod failure;
-    pub mod installed;
     pub mod lifecycle;
     pub mod parallel;
     pub mod refusals;
@@ -34,8 +33,7 @@ const REASON: &str = "needs SR-IOV: cargo xtask test runs it in a VM";
 
 fn main() -> std::process::ExitCode {
     use sriov::{
-        bench, bond, choice, churn, clsact, counters, failure, installed, lifecycle, parallel, refusals,
-        tenants, vlans,
+        bench, bond, choice, churn, clsact, counters, failure, lifecycle, parallel, refusals, tenants, vlans,
     };
 
     let mut arguments = Arguments::from_args();
@@ -51,7 +49,6 @@ fn main() -> std::process::ExitCode {
         refusals::trials(),
         churn::trials(),
         lifecycle::trials(),
-        installed::trials(),
         // Last, as it is rough with the hardware.
         failure::trials(),
     ];

@@ -226,6 +226,8 @@ fn run(
     test: impl FnOnce(&Bench, &Bond, &Driver, &DockerNetwork, &Container),
 ) {
     let (bench, engine) = (bench(), Engine::shared());
+    // Fresh VFs: a MAC that was ever set through the PF, the bond could not change.
+    bench.pf.set_count(0);
     let vfs = bench.with_vfs();
     let bond = Bond::new(vfs.pf, options);
     let before = bond.looks();

@@ -9,7 +9,15 @@ use std::{
 
 use nix::libc;
 
-use crate::support::{driver::Driver, eventually, look::Place, nic::Traffic, trials};
+use crate::support::{
+    command,
+    driver::Driver,
+    eventually, frames,
+    look::Place,
+    nic::Traffic,
+    scrape::{self, Scrape},
+    trials,
+};
 
 use super::{
     bench::{Bench, Segment, bench},
@@ -17,7 +25,7 @@ use super::{
     tenant::{INSIDE, Network, Tenant, Wish},
 };
 
-trials![datagrams_both_ways, bulk_both_ways];
+trials![datagrams_both_ways, bulk_both_ways, metrics_of_a_vf_and_its_pf];
 
 /// Ethernet, IPv4 and UDP.
 const HEADERS: u64 = 14 + 20 + 8;
@@ -231,6 +239,66 @@ fn bulk_both_ways() {
     }
     pair.end();
     network.remove();
+    driver.finish();
+    vfs.assert_as_before();
+}
+
+/// How many VFs the PF has, containers have, and are free; none if nobody hands it out.
+fn pool(scrape: &Scrape, pf: &str) -> Option<[u64; 3]> {
+    let of = [("pf", pf)];
+    if scrape.all("pf_vfs", &of).is_empty() {
+        return None;
+    }
+    Some(["pf_vfs", "pf_vfs_used", "pf_vfs_free"].map(|name| scrape.value(name, &of)))
+}
+
+fn metrics_of_a_vf_and_its_pf() {
+    let bench = bench();
+    let vfs = bench.with_vfs();
+    let driver = Driver::without_engine();
+    scrape::serve(&driver);
+    // What gathering began before may be told once more.
+    let await_pool = |wanted| {
+        eventually("the VFs are counted", || match pool(&Scrape::of(&driver), &vfs.pf.name) {
+            found if found == wanted => Ok(()),
+            found => Err(format!("{found:?}, not {wanted:?}")),
+        });
+    };
+    await_pool(None);
+    let network = Network::create(&driver, vfs.pf, &[("vlan", "100")]);
+    await_pool(Some([7, 0, 7]));
+    // The last one is the host's.
+    let taken = vfs.pf.netdev(6).unwrap();
+    command::ip(&format!("link set {taken} up"));
+    command::ip(&format!("addr add 192.0.2.1/24 dev {taken}"));
+    let pair = Pair::new(bench, &network);
+    await_pool(Some([7, 1, 5]));
+    // What the VF's netdev sends and our hook does not see.
+    frames::bypass_the_qdisc(&pair.tenant.place(), INSIDE, 40);
+    let of = [("endpoint", pair.tenant.endpoint.as_str())];
+    let scrape = eventually("what went past the hook is seen", || {
+        let scrape = Scrape::of(&driver);
+        let bypass = scrape.value("transmit_bypass_packets", &of);
+        if bypass == 40 { Ok(scrape) } else { Err(format!("{bypass}")) }
+    });
+    let (vf, address) = (pair.tenant.vf, vfs.pf.address(pair.tenant.vf));
+    let series = scrape.one("transmit_packets_total", &of);
+    assert_eq!(
+        ["pf", "vf", "pciAddr", "netdevice"].map(|label| series.label(label)),
+        [vfs.pf.name.as_str(), &vf.to_string(), &address, &pair.tenant.netdev]
+    );
+    let sent = |name| scrape.value(name, &of);
+    assert_eq!(sent("netdev_transmit_packets_total"), sent("transmit_packets_total") + 40);
+    // Nothing counts in the emulated hardware: that is no series, not 0.
+    let hardware = scrape.0.iter().find(|sample| sample.name.starts_with("docker_passthrough_vf_"));
+    assert_eq!(hardware, None);
+    assert_eq!(driver.stats_json()[0]["vf"]["supported"], false);
+    pair.end();
+    await_pool(Some([7, 0, 6]));
+    command::ip(&format!("addr flush dev {taken}"));
+    command::ip(&format!("link set {taken} down"));
+    network.remove();
+    await_pool(None);
     driver.finish();
     vfs.assert_as_before();
 }

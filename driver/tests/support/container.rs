@@ -163,7 +163,9 @@ impl<'a> Container<'a> {
     #[track_caller]
     pub fn netdevs(&self) -> Vec<String> {
         let all = self.sh("ls /sys/class/net");
-        all.split_whitespace().filter(|&name| name != "lo").map(str::to_owned).collect()
+        // The second is a file of the bonding module's.
+        let others = ["lo", "bonding_masters"];
+        all.split_whitespace().filter(|name| !others.contains(name)).map(str::to_owned).collect()
     }
 
     /// How it sees a netdev.

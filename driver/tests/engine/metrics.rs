@@ -90,9 +90,14 @@ fn prometheus_stores_what_stats_says_across_a_restart() {
     let mut totals = BTreeMap::new();
     let mut far = Traffic::default();
     for pings in [20, 35] {
+        let endpoint = container.endpoint();
+        // Prometheus sees what becomes more only if it has seen less.
+        eventually("Prometheus has seen it", || {
+            let first = format!("{}{{endpoint=\"{endpoint}\"}}", FAMILIES[0].0);
+            if prometheus.query(&first).is_empty() { Err(first) } else { Ok(()) }
+        });
         nic.ping(&nic.near4(2), pings);
         driver.agrees_with(&nic, far);
-        let endpoint = container.endpoint();
         let expected = eventually("Prometheus has stored what stats says", || {
             let expected = figures(&driver);
             // Those of the endpoint that ended are no part of now.

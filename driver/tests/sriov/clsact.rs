@@ -345,15 +345,13 @@ fn died_while_nobody_looked() {
     let container = network.run_with("dying", "driver-opt=vf=2", &[]).unwrap();
     side.ping(&address(&container), 2);
     let pid = container.pid();
+    let sandbox = container.docker(&["inspect", "-f", "{{.NetworkSettings.SandboxKey}}"]);
     driver.kill();
     engine.kill();
     assert_eq!(vfs.pf.netdev(2), None);
     kill(Pid::from_raw(pid), Signal::SIGKILL).expect("kill -9");
     // The engine's own hold on the namespace is a mount, which outlives both.
-    let held = fs::read_dir("/run/docker/netns").into_iter().flatten().flatten();
-    for netns in held.filter(|netns| netns.file_name() != "default") {
-        let _ = command::attempt("umount", &["-l", &netns.path().display().to_string()]);
-    }
+    let _ = command::attempt("umount", &["-l", &sandbox]);
     eventually("the VF is home", || vfs.pf.netdev(2).ok_or_else(|| "it is not".to_owned()));
     driver.serve();
     engine.serve();

@@ -16,7 +16,7 @@ const TENANTS: u8 = 200;
 /// How many networks share the PF.
 const NETWORKS: u16 = 8;
 /// How many of them come and go at the same time: a day is long where all is emulated, and mostly waiting.
-const STREETS: u8 = 2;
+const STREETS: u8 = 4;
 /// The same each time; another one is worth a try after a change.
 const SEED: u64 = 0x5eed;
 

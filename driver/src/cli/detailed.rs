@@ -50,11 +50,7 @@ fn table_of(name: &str, rx: &DetailedReport, tx: &DetailedReport, count: fn(u64)
     let rows = |groups: &[usize]| -> Vec<[String; 3]> {
         let (rx, tx) = (classes(rx), classes(tx));
         let of = |group: &usize| rx[*group].clone().into_iter().zip(tx[*group].clone());
-        groups
-            .iter()
-            .flat_map(of)
-            .map(|((name, rx), (_, tx))| [name.into(), count(rx), count(tx)])
-            .collect()
+        groups.iter().flat_map(of).map(|((name, rx), (_, tx))| [name.into(), count(rx), count(tx)]).collect()
     };
     let (left, right) = (rows(&[0, 1]), rows(&[2, 3]));
     let mut table = table::new(&[name, "RX PKTS", "TX PKTS", "", "RX PKTS", "TX PKTS"], [1, 2, 4, 5]);

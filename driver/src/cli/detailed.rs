@@ -1,5 +1,5 @@
 //! Frames by class, as a table.
-use super::{table, units};
+use super::table;
 use crate::report::{DetailedReport, EndpointReport};
 
 /// Groups of classes, each with its name for people.
@@ -26,7 +26,8 @@ fn classes(of: &DetailedReport) -> [Vec<(&'static str, u64)>; 4] {
 }
 
 /// A table of packets for each endpoint whose network has `counters=detailed`, each after an empty line.
-pub fn tables(reports: &[EndpointReport]) -> String {
+/// Its numbers are as `count` shows them.
+pub fn tables(reports: &[EndpointReport], count: fn(u64) -> String) -> String {
     let mut text = String::new();
     for report in reports {
         let of = |side: Option<Option<DetailedReport>>| side.flatten();
@@ -34,7 +35,7 @@ pub fn tables(reports: &[EndpointReport]) -> String {
         let Some(tx) = of(report.tx.map(|tx| tx.detailed)) else { continue };
         let name = report.container.as_deref().unwrap_or_else(|| report.endpoint_id.short());
         text.push('\n');
-        text.push_str(&table_of(name, &rx, &tx));
+        text.push_str(&table_of(name, &rx, &tx, count));
     }
     if text.is_empty() {
         text.push_str(
@@ -45,15 +46,11 @@ pub fn tables(reports: &[EndpointReport]) -> String {
 }
 
 /// Two classes a line: those of the wire at the left, the sizes at the right.
-fn table_of(name: &str, rx: &DetailedReport, tx: &DetailedReport) -> String {
+fn table_of(name: &str, rx: &DetailedReport, tx: &DetailedReport, count: fn(u64) -> String) -> String {
     let rows = |groups: &[usize]| -> Vec<[String; 3]> {
         let (rx, tx) = (classes(rx), classes(tx));
         let of = |group: &usize| rx[*group].clone().into_iter().zip(tx[*group].clone());
-        groups
-            .iter()
-            .flat_map(of)
-            .map(|((name, rx), (_, tx))| [name.into(), units::count(rx), units::count(tx)])
-            .collect()
+        groups.iter().flat_map(of).map(|((name, rx), (_, tx))| [name.into(), count(rx), count(tx)]).collect()
     };
     let (left, right) = (rows(&[0, 1]), rows(&[2, 3]));
     let mut table = table::new(&[name, "RX PKTS", "TX PKTS", "", "RX PKTS", "TX PKTS"], [1, 2, 4, 5]);
@@ -69,13 +66,14 @@ mod tests {
     use driver_common::Detailed;
 
     use super::*;
+    use crate::cli::units;
 
     #[test]
     fn a_table_fits_80_columns_with_numbers_as_they_are_after_a_year() {
         let many = DetailedReport::from(Detailed { tcp: 1_234_567_890_123, ..Detailed::default() });
         let most =
             DetailedReport { unicast: 1_234_567_890_123, pkts_1519_to_max_octets: 1_234_567_890_123, ..many };
-        let text = table_of("a-container-1", &most, &most);
+        let text = table_of("a-container-1", &most, &most, units::count);
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         for name in ["unicast ", "ARP", "TCP", "64 octets", "1519 and more"] {
             assert!(text.contains(name), "{text}");

@@ -93,7 +93,12 @@ impl Stats {
     }
 
     fn by_class(&self, reports: &[EndpointReport]) -> String {
-        if self.detailed { detailed::tables(reports) } else { String::new() }
+        if self.detailed { detailed::tables(reports, self.packets()) } else { String::new() }
+    }
+
+    /// How numbers of frames are shown.
+    fn packets(&self) -> fn(u64) -> String {
+        if self.bytes { exact } else { units::count }
     }
 
     fn totals(&self, reports: &[EndpointReport]) -> String {
@@ -101,7 +106,7 @@ impl Stats {
             ["CONTAINER", "NETDEVICE", "RX PKTS", "RX BYTES", "TX PKTS", "TX BYTES", "SPOOFED", "HOOKS"];
         let mut table = table::new(&header, 2..=6).names([0, 1]);
         for report in reports {
-            let packets = |count| cell(count, if self.bytes { exact } else { units::count });
+            let packets = |count| cell(count, self.packets());
             let bytes = |count| cell(count, if self.bytes { exact } else { units::bytes });
             table.add_row([
                 holder(report).into(),
@@ -143,7 +148,7 @@ impl Stats {
 
     fn spoofed(&self, report: &EndpointReport) -> Cell {
         let spoofed = report.tx.map(|tx| tx.spoofed);
-        let cell = cell(spoofed, if self.bytes { exact } else { units::count });
+        let cell = cell(spoofed, self.packets());
         if spoofed.is_some_and(|spoofed| spoofed > 0) { cell.coloured(AnsiColor::Yellow) } else { cell }
     }
 }
@@ -203,4 +208,46 @@ pub(super) fn print(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use driver_common::Detailed;
+
+    use super::*;
+    use crate::report::{DetailedReport, RxReport, TxReport};
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        stats: Stats,
+    }
+
+    #[test]
+    fn bytes_makes_the_classes_exact_as_well() {
+        let many = Detailed { tcp: 12_345_678, ..Detailed::default() };
+        let detailed = Some(DetailedReport::from(many));
+        let report = EndpointReport {
+            endpoint_id: "a1".parse().unwrap(),
+            network_id: None,
+            network: None,
+            container: Some("web".into()),
+            container_id: None,
+            netdevice: None,
+            mode: None,
+            ifindex: None,
+            rx_hook: None,
+            tx_hook: None,
+            rx: Some(RxReport { packets: 0, bytes: 0, detailed }),
+            tx: Some(TxReport { packets: 0, bytes: 0, spoofed: 0, detailed }),
+            netdev: None,
+            vf: None,
+        };
+        for (options, shown) in [(&["--detailed", "--bytes"][..], "12345678"), (&["--detailed"], "12.3 M")] {
+            let line = Line::parse_from(["stats"].iter().chain(options));
+            let text = line.stats.by_class(std::slice::from_ref(&report));
+            assert_eq!(text.matches(shown).count(), 2, "{options:?}: {text}");
+        }
+    }
 }

@@ -214,7 +214,7 @@ fn a_page_for_people() {
     }
     // Redirected, there is no colour.
     let complaint = command::finish(BINARY, &mut driver.command("doctor")).unwrap_err();
-    assert_names(&complaint, &["exit status: 2", "errors"]);
+    assert_names(&complaint, &["exit status: 2", " error"]);
     assert!(!complaint.contains('\x1b'));
     driver.finish();
 }

@@ -186,12 +186,12 @@ fn text(findings: &[Finding], utf8: bool, colour: bool) -> String {
         }
     }
     let count = |status| findings.iter().filter(|finding| finding.status == status).count();
-    text + &format!(
-        "{} ok, {} warnings, {} errors\n",
-        count(Status::Ok),
-        count(Status::Warning),
-        count(Status::Error)
-    )
+    let counted = |status, what: &str| {
+        let count = count(status);
+        format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+    };
+    let (warnings, errors) = (counted(Status::Warning, "warning"), counted(Status::Error, "error"));
+    text + &format!("{} ok, {warnings}, {errors}\n", count(Status::Ok))
 }
 
 /// Whether the user's locale has more than ASCII (`locale(7)`).
@@ -214,7 +214,7 @@ mod tests {
         let findings = [ok("kernel", "Linux 6.18"), error("socket x", "nobody\x1b[2J listens", "start it")];
         assert_eq!(
             text(&findings, true, false),
-            "✓ kernel    Linux 6.18\n✗ socket x  nobody [2J listens\n            → start it\n1 ok, 0 warnings, 1 errors\n"
+            "✓ kernel    Linux 6.18\n✗ socket x  nobody [2J listens\n            → start it\n1 ok, 0 warnings, 1 error\n"
         );
         let ascii = text(&findings, false, true);
         assert!(ascii.starts_with("\x1b[32mok\x1b[0m kernel    Linux"), "{ascii:?}");

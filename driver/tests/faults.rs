@@ -2,7 +2,7 @@
 //! that has fault points, spoken to as an engine would.
 //!
 //! On a machine of namespaces, or, for those tests that are ignored there, on a machine's own SR-IOV hardware.
-#![expect(clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
 
 mod support;
 mod faults {

@@ -45,6 +45,9 @@ pub fn tables(reports: &[EndpointReport], count: fn(u64) -> String) -> String {
     text
 }
 
+/// A container's name heads the column of classes, and leaves room for the others on 80 columns.
+const NAME: usize = 24;
+
 /// Two classes a line: those of the wire at the left, the sizes at the right.
 fn table_of(name: &str, rx: &DetailedReport, tx: &DetailedReport, count: fn(u64) -> String) -> String {
     let rows = |groups: &[usize]| -> Vec<[String; 3]> {
@@ -53,7 +56,8 @@ fn table_of(name: &str, rx: &DetailedReport, tx: &DetailedReport, count: fn(u64)
         groups.iter().flat_map(of).map(|((name, rx), (_, tx))| [name.into(), count(rx), count(tx)]).collect()
     };
     let (left, right) = (rows(&[0, 1]), rows(&[2, 3]));
-    let mut table = table::new(&[name, "RX PKTS", "TX PKTS", "", "RX PKTS", "TX PKTS"], [1, 2, 4, 5]);
+    let mut table =
+        table::new(&[&table::cut(name, NAME), "RX PKTS", "TX PKTS", "", "RX PKTS", "TX PKTS"], [1, 2, 4, 5]);
     for index in 0..left.len().max(right.len()) {
         let cells = |side: &[[String; 3]]| side.get(index).cloned().unwrap_or_default();
         table.add_row([cells(&left), cells(&right)].concat());
@@ -73,8 +77,11 @@ mod tests {
         let many = DetailedReport::from(Detailed { tcp: 1_234_567_890_123, ..Detailed::default() });
         let most =
             DetailedReport { unicast: 1_234_567_890_123, pkts_1519_to_max_octets: 1_234_567_890_123, ..many };
+        for name in ["a-container-1", &"a-long-name-".repeat(5)] {
+            let text = table_of(name, &most, &most, units::count);
+            assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        }
         let text = table_of("a-container-1", &most, &most, units::count);
-        assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         for name in ["unicast ", "ARP", "TCP", "64 octets", "1519 and more"] {
             assert!(text.contains(name), "{text}");
         }

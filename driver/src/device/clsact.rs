@@ -261,14 +261,7 @@ fn leads(listing: &[Vec<u8>], program: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-        let len = u16::try_from(4 + value.len()).unwrap();
-        let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
+    use crate::device::raw::tests::attribute;
 
     fn message(handle: u32, protocol: u16, kind: &[u8], program: u32) -> Vec<u8> {
         let info = PREFERENCE << 16 | u32::from(protocol.to_be());

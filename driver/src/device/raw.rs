@@ -401,10 +401,10 @@ pub(crate) fn fuzz(body: &[u8]) -> Result<Vec<String>, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
         let len = u16::try_from(4 + value.len()).unwrap();
         let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
         bytes.extend(value);

@@ -10,14 +10,14 @@ use std::{
 
 use crate::support::{
     assert_names, command, container::Container, docker::Engine, driver::Driver, driver::entries, eventually,
-    look::Look, look::Place, nic::Traffic, trials,
+    frames::within, look::Look, look::Place, nic::Traffic, trials,
 };
 
 use super::{
     bench::{Bench, Segment, bench},
     counters::{netdev_of, send},
     docker::{DockerNetwork, address},
-    frames::{hush, mac_of, within},
+    frames::{hush, mac_of},
     pf::Pf,
     tenant::INSIDE,
 };

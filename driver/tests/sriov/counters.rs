@@ -12,7 +12,8 @@ use nix::libc;
 use crate::support::{
     command,
     driver::Driver,
-    eventually, frames,
+    eventually,
+    frames::{self, within},
     look::Place,
     nic::Traffic,
     scrape::{self, Scrape},
@@ -21,7 +22,7 @@ use crate::support::{
 
 use super::{
     bench::{Bench, Segment, bench},
-    frames::{mac_of, within},
+    frames::mac_of,
     tenant::{INSIDE, Network, Tenant, Wish},
 };
 

@@ -1,22 +1,16 @@
 //! Ethernet frames, made by hand and seen as they are, tags included.
 use std::{
-    fs::File,
     io, mem,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    path::PathBuf,
     ptr,
     sync::atomic::{AtomicU64, Ordering},
-    thread,
     time::{Duration, Instant},
 };
 
 use docker_passthrough::device::mac::Mac;
-use nix::{
-    libc,
-    sched::{CloneFlags, setns},
-};
+use nix::libc;
 
-use crate::support::{PATIENCE, command, look::Place};
+use crate::support::{PATIENCE, command, frames::within, look::Place};
 
 /// Everybody.
 pub const BROADCAST: Mac = Mac([0xff; 6]);
@@ -268,24 +262,6 @@ fn address(ifindex: i32) -> libc::sockaddr_ll {
 
 fn size<T>(value: &T) -> libc::socklen_t {
     mem::size_of_val(value).try_into().expect("a size")
-}
-
-/// Runs `f` in the network of `place`.
-#[track_caller]
-pub fn within<T: Send>(place: &Place, f: impl FnOnce() -> T + Send) -> T {
-    let path = match place {
-        Place::Host => return f(),
-        Place::Named(path) => path.clone(),
-        Place::Process(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
-    };
-    let netns = File::open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    thread::scope(|scope| {
-        let inside = scope.spawn(move || {
-            setns(netns, CloneFlags::CLONE_NEWNET).expect("entering a network namespace");
-            f()
-        });
-        inside.join().expect("no panic in there")
-    })
 }
 
 /// The MAC of a netdev.

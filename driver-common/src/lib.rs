@@ -72,9 +72,10 @@ pub struct Counters {
     pub tx: Tx,
 }
 
-/// The frames of one direction by class.
+/// The frames of one direction by class. The names are a contract: `stats --json` has them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Detailed {
     /// To one MAC.
     pub unicast: u64,

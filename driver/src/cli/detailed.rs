@@ -1,9 +1,11 @@
 //! Frames by class, as a table.
+use driver_common::Detailed;
+
 use super::table;
-use crate::report::{DetailedReport, EndpointReport};
+use crate::report::EndpointReport;
 
 /// Groups of classes, each with its name for people.
-fn classes(of: &DetailedReport) -> [Vec<(&'static str, u64)>; 4] {
+fn classes(of: &Detailed) -> [Vec<(&'static str, u64)>; 4] {
     [
         vec![
             ("unicast", of.unicast),
@@ -30,7 +32,7 @@ fn classes(of: &DetailedReport) -> [Vec<(&'static str, u64)>; 4] {
 pub fn tables(reports: &[EndpointReport], count: fn(u64) -> String) -> String {
     let mut text = String::new();
     for report in reports {
-        let of = |side: Option<Option<DetailedReport>>| side.flatten();
+        let of = |side: Option<Option<Detailed>>| side.flatten();
         let Some(rx) = of(report.rx.map(|rx| rx.detailed)) else { continue };
         let Some(tx) = of(report.tx.map(|tx| tx.detailed)) else { continue };
         let name = report.container.as_deref().unwrap_or_else(|| report.endpoint_id.short());
@@ -49,7 +51,7 @@ pub fn tables(reports: &[EndpointReport], count: fn(u64) -> String) -> String {
 const NAME: usize = 24;
 
 /// Two classes a line: those of the wire at the left, the sizes at the right.
-fn table_of(name: &str, rx: &DetailedReport, tx: &DetailedReport, count: fn(u64) -> String) -> String {
+fn table_of(name: &str, rx: &Detailed, tx: &Detailed, count: fn(u64) -> String) -> String {
     let rows = |groups: &[usize]| -> Vec<[String; 3]> {
         let (rx, tx) = (classes(rx), classes(tx));
         let of = |group: &usize| rx[*group].clone().into_iter().zip(tx[*group].clone());
@@ -67,16 +69,14 @@ fn table_of(name: &str, rx: &DetailedReport, tx: &DetailedReport, count: fn(u64)
 
 #[cfg(test)]
 mod tests {
-    use driver_common::Detailed;
-
     use super::*;
     use crate::cli::units;
 
     #[test]
     fn a_table_fits_80_columns_with_numbers_as_they_are_after_a_year() {
-        let many = DetailedReport::from(Detailed { tcp: 1_234_567_890_123, ..Detailed::default() });
+        let many = Detailed { tcp: 1_234_567_890_123, ..Detailed::default() };
         let most =
-            DetailedReport { unicast: 1_234_567_890_123, pkts_1519_to_max_octets: 1_234_567_890_123, ..many };
+            Detailed { unicast: 1_234_567_890_123, pkts_1519_to_max_octets: 1_234_567_890_123, ..many };
         for name in ["a-container-1", &"a-long-name-".repeat(5)] {
             let text = table_of(name, &most, &most, units::count);
             assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");

@@ -216,7 +216,7 @@ mod tests {
     use driver_common::Detailed;
 
     use super::*;
-    use crate::report::{DetailedReport, RxReport, TxReport};
+    use crate::report::{RxReport, TxReport};
 
     #[derive(Parser)]
     struct Line {
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn bytes_makes_the_classes_exact_as_well() {
         let many = Detailed { tcp: 12_345_678, ..Detailed::default() };
-        let detailed = Some(DetailedReport::from(many));
+        let detailed = Some(many);
         let report = EndpointReport {
             endpoint_id: "a1".parse().unwrap(),
             network_id: None,

@@ -3,6 +3,7 @@
 //! What has no figure is left out, never 0: a netdev that is not found, hardware that does not count.
 use std::fmt;
 
+use driver_common::Detailed;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, NoLabelSet, text},
@@ -15,11 +16,7 @@ use super::{
     collect::{Row, Snapshot},
     labels::Labels,
 };
-use crate::{
-    counters::SpoofCheck,
-    device::Stats,
-    report::{DetailedReport, VfValues},
-};
+use crate::{counters::SpoofCheck, device::Stats, report::VfValues};
 
 /// What all names begin with.
 const PREFIX: &str = "docker_passthrough";
@@ -173,7 +170,7 @@ struct Classes {
 }
 
 /// Its name, and how many frames are of it.
-type Class = (&'static str, fn(&DetailedReport) -> u64);
+type Class = (&'static str, fn(&Detailed) -> u64);
 
 const CLASSES: [Classes; 5] = [
     Classes {
@@ -230,7 +227,7 @@ const CLASSES: [Classes; 5] = [
 ];
 
 /// A direction: its name, what is said of frames, and where its classes are.
-type Direction = (&'static str, &'static str, fn(&Row) -> Option<DetailedReport>);
+type Direction = (&'static str, &'static str, fn(&Row) -> Option<Detailed>);
 
 const DIRECTIONS: [Direction; 2] = [
     ("receive", "Frames that the container received", |row| row.report.rx?.detailed),

@@ -7,15 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use driver_common::Detailed;
 use serde::Serialize;
 
 mod bypass;
-mod detailed;
 mod hardware;
 mod pfs;
 
 pub use bypass::Bypass;
-pub use detailed::DetailedReport;
 pub use hardware::{VfReport, VfValues};
 pub use pfs::{PfReport, VfRow, pf};
 
@@ -101,7 +100,7 @@ pub struct RxReport {
     pub bytes: u64,
     /// By class, where the network has `counters=detailed`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub detailed: Option<DetailedReport>,
+    pub detailed: Option<Detailed>,
 }
 
 /// Sent frames.
@@ -115,7 +114,7 @@ pub struct TxReport {
     pub spoofed: u64,
     /// By class, where the network has `counters=detailed`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub detailed: Option<DetailedReport>,
+    pub detailed: Option<Detailed>,
 }
 
 impl Report {
@@ -222,10 +221,10 @@ fn report(endpoint_id: EndpointId, counted: &Counted) -> EndpointReport {
 
 fn rx(reading: &Reading) -> RxReport {
     let driver_common::Rx { packets, bytes } = reading.counters.rx;
-    RxReport { packets, bytes, detailed: reading.detailed.map(|by_class| by_class.rx.into()) }
+    RxReport { packets, bytes, detailed: reading.detailed.map(|by_class| by_class.rx) }
 }
 
 fn tx(reading: &Reading) -> TxReport {
     let driver_common::Tx { packets, bytes, spoofed } = reading.counters.tx;
-    TxReport { packets, bytes, spoofed, detailed: reading.detailed.map(|by_class| by_class.tx.into()) }
+    TxReport { packets, bytes, spoofed, detailed: reading.detailed.map(|by_class| by_class.tx) }
 }

@@ -166,10 +166,15 @@ fn device_in_limbo() {
     let (_, findings) = doctor(&driver, &[]);
     assert_finding(&findings, "leftovers", "ok", &["none"], &[]);
     let (ids, id, name) = (container.ids(), container.endpoint.clone(), nic.name.clone());
-    // The container's namespace ends, and takes the veth with it.
+    // The container's namespace ends, and takes the veth with it when the kernel gets to it.
     drop(container);
-    let words = [name.as_str(), &id[..12], "the netdev no longer exists"];
-    let (code, findings) = doctor(&driver, &[]);
+    let gone = "the netdev no longer exists";
+    let words = [name.as_str(), &id[..12], gone];
+    let (code, findings) = eventually("the veth is gone", || {
+        let (code, findings) = doctor(&driver, &[]);
+        let (_, found, _) = finding(&findings, "limbo");
+        if found.contains(gone) { Ok((code, findings)) } else { Err(found) }
+    });
     assert_eq!(code, 2);
     assert_finding(&findings, "limbo", "error", &words, &["start the driver"]);
     // What it counted is shown until Docker is done with the endpoint.

@@ -220,7 +220,10 @@ impl<'a> Segment<'a> {
     pub fn ping(&self, address: &str, count: u32) {
         // The first may have to wait for a carrier.
         eventually("an answer", || {
-            self.place().attempt(&format!("busybox ping -c 1 -W 1 -I {} {address}", self.netdev))
+            let answer =
+                self.place().attempt(&format!("busybox ping -c 1 -W 1 -I {} {address}", self.netdev));
+            // Its container may have another VF than before, and the old one's MAC is believed for up to 45 s.
+            answer.inspect_err(|_| drop(self.place().attempt(&format!("ip neigh flush dev {}", self.netdev))))
         });
         self.bench.wire.run(&format!("busybox ping -c {count} -i 0.02 -W 5 -I {} {address}", self.netdev));
     }

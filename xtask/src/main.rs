@@ -16,6 +16,7 @@ mod demo;
 mod dist;
 mod engine;
 mod fuzz;
+mod guests;
 mod image;
 mod interrupt;
 mod linker;

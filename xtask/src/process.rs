@@ -72,7 +72,12 @@ pub fn step(what: &str, command: &mut Command, limit: Duration) -> Result<()> {
 
 /// Announces `what`, runs the command with its output passed through, and judges nothing.
 pub fn show(what: &str, command: &mut Command, limit: Duration) -> Result<Ended> {
-    let mut step = Step::begin(what);
+    show_as("", what, command, limit)
+}
+
+/// The same beside others: a label stands before each line.
+pub fn show_as(label: &str, what: &str, command: &mut Command, limit: Duration) -> Result<Ended> {
+    let mut step = Step::labelled(what, label);
     let ended = watched(command, Watch { limit, step: Some(&mut step), pass: true, heed: true })?;
     step.done();
     Ok(ended)

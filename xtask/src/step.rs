@@ -1,5 +1,6 @@
 //! Announces what is being done, and that it is still being done.
 use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,13 +10,16 @@ use crate::interrupt;
 
 const WIDTH: usize = 100;
 
+/// Whether the terminal has a status line on it: of several pieces of work, there is one terminal.
+static DRAWN: AtomicBool = AtomicBool::new(false);
+
 /// A piece of work that says what it is, that it is alive, and how long it took.
 pub struct Step {
     started: Instant,
     /// When something was last shown.
     shown: Instant,
-    /// A terminal has our status line on it.
-    drawn: bool,
+    /// What stands before each of its lines, where it is not the only one.
+    label: String,
 }
 
 /// Which of a child's streams a line came from.
@@ -63,7 +67,13 @@ impl Step {
     pub fn begin(what: &str) -> Self {
         say(what);
         let now = Instant::now();
-        Self { started: now, shown: now, drawn: false }
+        Self { started: now, shown: now, label: String::new() }
+    }
+
+    /// The same for work that goes on beside other work: each line is told by its label.
+    pub fn labelled(what: &str, label: &str) -> Self {
+        let label = if label.is_empty() { String::new() } else { format!("{label} | ") };
+        Self { label: label.clone(), ..Self::begin(&format!("{label}{what}")) }
     }
 
     /// Since the beginning.
@@ -83,11 +93,11 @@ impl Step {
             return;
         }
         self.shown = Instant::now();
-        let line: String =
-            format!("    {} s  {}", elapsed.as_secs(), doing.trim()).chars().take(WIDTH).collect();
+        let line = format!("{}    {} s  {}", self.label, elapsed.as_secs(), doing.trim());
+        let line: String = line.chars().take(WIDTH).collect();
         if on_terminal() {
             eprint!("\r\x1b[2K{line}");
-            self.drawn = true;
+            DRAWN.store(true, Ordering::Relaxed);
             let _ = std::io::stderr().flush();
         } else {
             eprintln!("{line}");
@@ -96,25 +106,25 @@ impl Step {
 
     /// Passes on a line that a child wrote.
     pub fn pass(&mut self, stream: Stream, line: &str) {
-        self.wipe();
+        Self::wipe();
         self.shown = Instant::now();
         match stream {
-            Stream::Out => println!("{line}"),
-            Stream::Err => eprintln!("{line}"),
+            Stream::Out => println!("{}{line}", self.label),
+            Stream::Err => eprintln!("{}{line}", self.label),
         }
     }
 
     /// Says how long it took, if anyone had to wait.
-    pub fn done(mut self) {
-        self.wipe();
+    pub fn done(self) {
+        Self::wipe();
         let seconds = self.started.elapsed().as_secs_f32();
         if seconds > 2.0 {
-            note(&format!("done in {seconds:.0} s"));
+            note(&format!("{}done in {seconds:.0} s", self.label));
         }
     }
 
-    fn wipe(&mut self) {
-        if std::mem::take(&mut self.drawn) {
+    fn wipe() {
+        if DRAWN.swap(false, Ordering::Relaxed) {
             eprint!("\r\x1b[2K");
         }
     }
@@ -122,7 +132,7 @@ impl Step {
 
 impl Drop for Step {
     fn drop(&mut self) {
-        self.wipe();
+        Self::wipe();
     }
 }
 

@@ -14,12 +14,10 @@ use crate::packages::{self, Need};
 use crate::process::{self, Ended};
 use crate::step::{note, say, show};
 use crate::vm::{self, Guest, Kernel};
-use crate::{bpf, busybox, deb, engine, interrupt, matrix, must_be_root, prometheus, workspace};
+use crate::{bpf, busybox, deb, engine, guests, interrupt, matrix, must_be_root, prometheus, workspace};
 
 const BUILDING: Duration = Duration::from_mins(20);
 const RUNNING: Duration = Duration::from_mins(15);
-/// All of it is emulated, and the day's churn is long.
-const RUNNING_IN_GUEST: Duration = Duration::from_mins(45);
 
 /// What the tests take.
 #[derive(Args)]
@@ -76,6 +74,11 @@ impl Suite {
             | Self::Engine
             | Self::Package => None,
         }
+    }
+
+    /// Into how many parts its test program can be told to divide it, for a guest each.
+    fn parts(self) -> u8 {
+        if self == Self::Sriov { 2 } else { 1 }
     }
 
     /// The name of its test program.
@@ -146,18 +149,14 @@ pub fn run(options: &Options) -> Result<()> {
         process::step("Building the tests", cargo_test(&together).arg("--no-run"), BUILDING)?;
     }
     let mut outcomes = Vec::new();
-    for suite in suites {
-        let outcome = match guests.get(&suite) {
-            None if suite == Suite::Engine => {
-                outcomes.extend(under_engines(options)?);
-                continue;
-            }
-            Some(Err(reason)) => Outcome::Skipped(reason.clone()),
-            Some(Ok(guest)) => in_guest(suite, guest, &options.arguments)?,
-            None => here(suite, &options.arguments)?,
-        };
-        outcomes.push((suite.to_string(), outcome));
+    for suite in suites.into_iter().filter(|suite| !guests.contains_key(suite)) {
+        if suite == Suite::Engine {
+            outcomes.extend(under_engines(options)?);
+        } else {
+            outcomes.push((suite.to_string(), here(suite, &options.arguments)?));
+        }
     }
+    outcomes.extend(in_guests(&guests, &options.arguments)?);
     conclude(&outcomes, strict)
 }
 
@@ -264,17 +263,43 @@ fn here(suite: Suite, arguments: &[String]) -> Result<Outcome> {
     judge(process::show(&format!("Running the tests: {suite}"), &mut test, RUNNING))
 }
 
-fn in_guest(suite: Suite, guest: &Guest, arguments: &[String]) -> Result<Outcome> {
-    let program = program(suite)?;
-    ensure!(
-        program.starts_with(workspace::root()),
-        "the guest sees this repository alone, and {} is outside: unset CARGO_TARGET_DIR",
-        program.display()
-    );
-    say(&format!("Running the tests: {suite}, in a guest"));
-    let mut words = vec![program.display().to_string(), "--include-ignored".into()];
-    words.extend_from_slice(arguments);
-    judge(vm::run(guest, &words, RUNNING_IN_GUEST))
+/// The suites that have guests: those that take longest first, so that the last are short.
+fn in_guests(
+    guests: &BTreeMap<Suite, Result<Guest, String>>,
+    arguments: &[String],
+) -> Result<Vec<(String, Outcome)>> {
+    let (mut jobs, mut outcomes) = (Vec::new(), Vec::new());
+    for (suite, guest) in guests {
+        let guest = match guest {
+            Ok(guest) => guest,
+            Err(reason) => {
+                outcomes.push((suite.to_string(), Outcome::Skipped(reason.clone())));
+                continue;
+            }
+        };
+        let program = program(*suite)?;
+        ensure!(
+            program.starts_with(workspace::root()),
+            "the guest sees this repository alone, and {} is outside: unset CARGO_TARGET_DIR",
+            program.display()
+        );
+        let mut words = vec![program.display().to_string(), "--include-ignored".into()];
+        words.extend_from_slice(arguments);
+        // Who asks for one test needs one guest.
+        let parts = if arguments.is_empty() && guests::at_a_time() > 1 { suite.parts() } else { 1 };
+        for part in 1..=parts {
+            let mut job = guests::Job { name: suite.to_string(), guest, words: words.clone() };
+            if parts > 1 {
+                job.name = format!("{suite} {part}/{parts}");
+                job.words.insert(0, format!("DOCKER_PASSTHROUGH_TEST_PART={part}/{parts}"));
+            }
+            jobs.push(job);
+        }
+    }
+    for (job, ended) in jobs.iter().zip(guests::run(&jobs)) {
+        outcomes.push((job.name.clone(), judge(ended)?));
+    }
+    Ok(outcomes)
 }
 
 fn judge(ended: Result<Ended>) -> Result<Outcome> {

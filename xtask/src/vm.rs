@@ -55,13 +55,18 @@ pub fn prepare(kernel: Kernel) -> Result<Guest> {
 
 /// Runs a program, given by its path there and its arguments, in a guest of its own.
 pub fn run(guest: &Guest, program: &[String], limit: Duration) -> Result<Ended> {
+    run_as("", guest, program, limit)
+}
+
+/// The same beside others: a label stands before each line.
+pub fn run_as(label: &str, guest: &Guest, program: &[String], limit: Duration) -> Result<Ended> {
     let folder = workspace::target("vm").join(format!("run-{}", unique()?));
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let folder = Folder(folder);
     fs::write(folder.0.join("command"), words(program)?).context("writing the guest's command")?;
     let mut run = command(workspace::root().join("xtask/vm/run.sh"));
     run.arg(workspace::root()).arg(&guest.root).arg(&folder.0).args(&guest.kernel);
-    process::show("Booting a guest with two SR-IOV NICs", &mut run, limit)
+    process::show_as(label, "Booting a guest with two SR-IOV NICs", &mut run, limit)
 }
 
 /// Folder, environment, program and arguments for the guest's init.

@@ -283,7 +283,9 @@ fn in_guests(
             "the guest sees this repository alone, and {} is outside: unset CARGO_TARGET_DIR",
             program.display()
         );
-        let mut words = vec![program.display().to_string(), "--include-ignored".into()];
+        // Emulated, beside another guest, all of it is slow.
+        let slow = "DOCKER_PASSTHROUGH_CALL_TIMEOUT=60".to_owned();
+        let mut words = vec![slow, program.display().to_string(), "--include-ignored".into()];
         words.extend_from_slice(arguments);
         // Who asks for one test needs one guest.
         let parts = if arguments.is_empty() && guests::at_a_time() > 1 { suite.parts() } else { 1 };

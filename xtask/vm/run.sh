@@ -1,6 +1,7 @@
 #!/bin/bash
 # run.sh REPOSITORY ROOT FOLDER [KERNEL] - boots a throw-away QEMU guest (no KVM needed) with two igb
 # NICs (SR-IOV, 7 VFs each) on one wire, which runs what FOLDER/command says and ends with its status.
+# Without the IOMMU vfio-pci would take no VF.
 # ROOT is the guest's root, read only; the repository is at its own path in it. KERNEL is a folder in
 # the repository with another kernel than the root's: vmlinuz, initrd, modules.
 set -euo pipefail
@@ -24,7 +25,8 @@ exec unshare --mount --pid --fork --kill-child bash -euc '
     chroot "$root" qemu-system-x86_64 -nodefaults -no-user-config -display none -serial stdio -no-reboot \
         -accel tcg,thread=multi -cpu max -smp 2 -m 3G \
         -machine q35,memory-backend=ram -object memory-backend-memfd,id=ram,size=3G,share=on \
-        "${boot[@]}" -append "console=ttyS0 quiet loglevel=3 panic=-1 no_timer_check net.ifnames=0 root=fs rootfstype=virtiofs ro init=$repository/xtask/vm/init.sh -- $folder" \
+        -device intel-iommu \
+        "${boot[@]}" -append "console=ttyS0 quiet loglevel=3 panic=-1 no_timer_check intel_iommu=on iommu=pt net.ifnames=0 root=fs rootfstype=virtiofs ro init=$repository/xtask/vm/init.sh -- $folder" \
         -chardev socket,id=fs,path=/run/fs -device vhost-user-fs-pci,chardev=fs,tag=fs \
         -device isa-debug-exit,iobase=0xf4,iosize=1 \
         -netdev hubport,id=wire0,hubid=0 -device pcie-root-port,id=port0,chassis=0 \

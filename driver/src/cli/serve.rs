@@ -70,6 +70,11 @@ pub struct Serve {
     /// Serve metrics at /metrics there, for Prometheus: HOST:PORT, or unix: and the path of a socket
     #[arg(long, env = "DOCKER_PASSTHROUGH_METRICS", value_name = "ADDR")]
     metrics: Option<metrics::Address>,
+    /// Answer each call of Docker within this time, if need be by undoing it: more for a NIC that takes long to
+    /// make its VFs
+    #[arg(long, env = "DOCKER_PASSTHROUGH_CALL_TIMEOUT", value_name = "SECONDS", default_value = "10",
+        value_parser = seconds)]
+    call_timeout: Duration,
     /// For tests: how often all endpoints are looked at, in seconds
     #[arg(long, hide = true, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     look: Duration,
@@ -134,7 +139,7 @@ impl Serve {
             );
             let _ = sd_notify::notify(&[NotifyState::Ready]);
             watchdog::start(reached);
-            server::serve(socket, Calls::new(driver, recorder), shutdown).await;
+            server::serve(socket, Calls::new(driver, recorder, self.call_timeout), shutdown).await;
             anyhow::Ok(())
         })?;
         runtime.shutdown_timeout(Duration::from_secs(1));

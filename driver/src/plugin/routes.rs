@@ -19,9 +19,6 @@ use crate::{
     state::{EndpointId, NetworkId},
 };
 
-/// Docker waits for ever, and holds a lock of the container meanwhile.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Docker's calls.
 const PATHS: [&str; 16] = [
     "/Plugin.Activate",
@@ -80,12 +77,14 @@ pub struct Calls {
     /// Operations under way, which a client that hangs up or a shutdown does not cut short.
     under_way: TaskTracker,
     recorder: Recorder,
+    /// When a call is answered at the latest: Docker waits for ever, and holds a lock of the container meanwhile.
+    timeout: Duration,
 }
 
 impl Calls {
-    /// Calls are carried out by `driver`, and `recorder` is told of them.
-    pub fn new(driver: Arc<Driver>, recorder: Recorder) -> Self {
-        Self { driver, under_way: TaskTracker::new(), recorder }
+    /// Calls are carried out by `driver`, `recorder` is told of them, and they are answered within `timeout`.
+    pub fn new(driver: Arc<Driver>, recorder: Recorder, timeout: Duration) -> Self {
+        Self { driver, under_way: TaskTracker::new(), recorder, timeout }
     }
 
     /// Waits until nothing is under way any more.
@@ -223,7 +222,7 @@ impl Calls {
         tracing::info_span!("call", call, network = network.short(), endpoint = endpoint.short(), container)
     }
 
-    /// Runs an operation to its end, whatever becomes of the caller, and answers within [`PATIENCE`].
+    /// Runs an operation to its end, whatever becomes of the caller, and answers in time.
     async fn run<T: Send + 'static>(
         &self,
         span: tracing::Span,
@@ -244,10 +243,11 @@ impl Calls {
             done
         };
         let mut task = self.under_way.spawn(logged.instrument(span));
-        let done = match tokio::time::timeout(PATIENCE, &mut task).await {
+        let done = match tokio::time::timeout(self.timeout, &mut task).await {
             Ok(done) => done,
             Err(_) if caller.give_up() => {
-                let reason = format!("not done within {} s; the driver's log says why", PATIENCE.as_secs());
+                let reason =
+                    format!("not done within {} s; the driver's log says why", self.timeout.as_secs());
                 return Err(Failure { status: StatusCode::OK, reason });
             }
             // Settled this very moment.

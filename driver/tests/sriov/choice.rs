@@ -157,12 +157,12 @@ fn vfs_in_use_by_others_are_not_taken() {
     command::ip(&format!("link set {member} master admin0"));
     let elsewhere = Netns::new("elsewhere".into());
     command::ip(&format!("link set {away} netns {}", elsewhere.name()));
-    command::run("modprobe", &["pci-stub"]);
+    command::run("modprobe", &["vfio-pci"]);
     let address = vfs.pf.address(3);
     vfs.pf.unbind(3);
-    fs::write(format!("/sys/bus/pci/devices/{address}/driver_override"), "pci-stub").unwrap();
+    fs::write(format!("/sys/bus/pci/devices/{address}/driver_override"), "vfio-pci").unwrap();
     fs::write("/sys/bus/pci/drivers_probe", &address).unwrap();
-    assert_eq!(vfs.pf.driver(3).as_deref(), Some("pci-stub"));
+    assert_eq!(vfs.pf.driver(3).as_deref(), Some("vfio-pci"));
     command::ip(&format!("link set {open} up"));
     vfs.settle();
 
@@ -172,7 +172,7 @@ fn vfs_in_use_by_others_are_not_taken() {
         (0, &["the host", up.as_str()][..]),
         (1, &["the host", member.as_str()]),
         (2, &["another network namespace"]),
-        (3, &["pci-stub"]),
+        (3, &["vfio-pci"]),
     ] {
         assert_names(&network.refuses(&Wish::vf(vf)), &[&[&format!("VF {vf}"), "in use by"], parts].concat());
     }
@@ -181,7 +181,7 @@ fn vfs_in_use_by_others_are_not_taken() {
     let complaint = network.refuses(&Wish::default());
     assert_names(
         &complaint,
-        &["VF 0: the host", "VF 1: the host", "VF 2: another", "VF 3: bound to pci-stub"],
+        &["VF 0: the host", "VF 1: the host", "VF 2: another", "VF 3: bound to vfio-pci"],
     );
     tenants.into_iter().for_each(super::tenant::Tenant::stop);
     network.remove();

@@ -1,7 +1,12 @@
 //! A kernel without TCX: frames are counted by filters that are put on in the container, and put back.
 //!
 //! Here the container is as hostile as NET_ADMIN lets it be.
-use std::fs;
+use std::{
+    fs,
+    io::Read as _,
+    process::{Child, Stdio},
+    time::Duration,
+};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -92,6 +97,49 @@ fn tc(place: &Place, lines: &[&str]) {
     command::finish_with("nsenter", &mut batch, &lines.join("\n")).expect("tc");
 }
 
+/// Measures how long a netdev is not counted: by the kernel's own times of its filters' events.
+struct Uncounted(Child);
+
+impl Uncounted {
+    #[track_caller]
+    fn watch(place: &Place) -> Self {
+        let Place::Named(path) = place else { panic!("{place:?}") };
+        let mut monitor = command::prepared("nsenter", &[format!("--net={}", path.display())]);
+        monitor.args(["tc", "-tshort", "monitor"]).stdout(Stdio::piped());
+        let monitor = Self(monitor.spawn().expect("tc monitor"));
+        eventually("tc monitor listens", || {
+            let sockets = fs::read_to_string(format!("/proc/{}/net/netlink", monitor.0.id()));
+            let ours = format!(" {} ", monitor.0.id());
+            let listens = sockets.is_ok_and(|sockets| sockets.contains(&ours));
+            if listens { Ok(()) } else { Err("not yet".to_owned()) }
+        });
+        monitor
+    }
+
+    /// From the first event to the last.
+    #[track_caller]
+    fn told(mut self) -> String {
+        // What has happened is written.
+        std::thread::sleep(Duration::from_millis(200));
+        self.0.kill().expect("tc monitor");
+        let mut text = String::new();
+        self.0.stdout.take().expect("a pipe").read_to_string(&mut text).expect("what tc monitor says");
+        let _ = self.0.wait();
+        let times: Vec<f64> = text.lines().filter_map(time_of).collect();
+        let (Some(first), Some(last)) = (times.first(), times.last()) else { panic!("no event: {text}") };
+        format!("{} events in {:.1} ms", times.len(), (last - first) * 1e3)
+    }
+}
+
+/// The seconds of the hour in `[2026-01-31T23:59:58.123456] deleted filter …`.
+fn time_of(line: &str) -> Option<f64> {
+    let (stamp, _) = line.strip_prefix('[')?.split_once(']')?;
+    let mut parts = stamp.rsplit(':');
+    let seconds: f64 = parts.next()?.parse().ok()?;
+    let minutes: f64 = parts.next()?.parse().ok()?;
+    Some(minutes * 60.0 + seconds)
+}
+
 /// A tenant in VLAN 100, and who it speaks with.
 struct Talk<'a> {
     side: &'a Segment<'a>,
@@ -119,6 +167,23 @@ impl<'a> Talk<'a> {
         let more = self.traffic() - before;
         assert!(more.rx_packets >= 20 && more.tx_packets >= 20, "{more:?}\n{}", self.driver.log());
     }
+}
+
+/// A tenant in VLAN 100 that is spoken with, and afterwards all as it was.
+#[track_caller]
+fn with_tenant(test: impl FnOnce(&Driver, &Tenant, &Talk)) {
+    let bench = bench();
+    let vfs = bench.with_vfs();
+    let driver = Driver::start();
+    let side = Segment::new(bench, 100);
+    let network = Network::create(&driver, vfs.pf, &[("vlan", "100")]);
+    let tenant = network.start(&Wish::default());
+    let talk = Talk::new(&driver, &tenant, &side);
+    test(&driver, &tenant, &talk);
+    tenant.stop();
+    network.remove();
+    driver.finish();
+    vfs.assert_as_before();
 }
 
 fn counted_by_clsact() {
@@ -159,59 +224,46 @@ fn counted_by_clsact() {
 }
 
 fn what_a_container_takes_off_comes_back() {
-    let bench = bench();
-    let vfs = bench.with_vfs();
-    let driver = Driver::start();
-    let side = Segment::new(bench, 100);
-    let network = Network::create(&driver, vfs.pf, &[("vlan", "100")]);
-    let tenant = network.start(&Wish::default());
-    let talk = Talk::new(&driver, &tenant, &side);
-    for lines in [
-        &["filter del dev eth0 egress"][..],
-        &["filter del dev eth0 ingress"],
-        &["qdisc del dev eth0 clsact"],
-        // Another kind of qdisc in its place.
-        &["qdisc del dev eth0 clsact", "qdisc add dev eth0 ingress"],
-        // Filters that are shared, which nobody may add to by this netdev.
-        &["qdisc del dev eth0 clsact", "qdisc add dev eth0 ingress_block 7 egress_block 8 clsact"],
-    ] {
-        tc(&tenant.place(), lines);
-        await_counted(&tenant.place());
-        talk.assert_counted();
-    }
-    assert!(driver.log().contains("took the counters off"), "{}", driver.log());
-    tenant.stop();
-    network.remove();
-    driver.finish();
-    vfs.assert_as_before();
+    with_tenant(|driver, tenant, talk| {
+        for lines in [
+            &["filter del dev eth0 egress"][..],
+            &["filter del dev eth0 ingress"],
+            &["qdisc del dev eth0 clsact"],
+            // Another kind of qdisc in its place.
+            &["qdisc del dev eth0 clsact", "qdisc add dev eth0 ingress"],
+            // Filters that are shared, which nobody may add to by this netdev.
+            &["qdisc del dev eth0 clsact", "qdisc add dev eth0 ingress_block 7 egress_block 8 clsact"],
+        ] {
+            let uncounted = Uncounted::watch(&tenant.place());
+            tc(&tenant.place(), lines);
+            await_counted(&tenant.place());
+            println!("{}: {}", lines[0], uncounted.told());
+            talk.assert_counted();
+        }
+        assert!(driver.log().contains("took the counters off"), "{}", driver.log());
+    });
 }
 
 fn filters_of_others_do_not_come_first() {
-    let bench = bench();
-    let vfs = bench.with_vfs();
-    let driver = Driver::start();
-    let side = Segment::new(bench, 100);
-    let network = Network::create(&driver, vfs.pf, &[("vlan", "100")]);
-    let tenant = network.start(&Wish::default());
-    let talk = Talk::new(&driver, &tenant, &side);
-    // One that comes later sees what it always saw, and stays.
-    tc(&tenant.place(), &["filter add dev eth0 egress pref 10 matchall action pass"]);
-    talk.assert_counted();
-    let shown = tenant.place().run("tc -s filter show dev eth0 egress pref 10");
-    assert!(shown.contains("matchall") && !shown.contains("Sent 0 bytes"), "{shown}");
-    // Those that end it, in our place and before us.
-    for lines in [
-        &["filter del dev eth0 egress pref 1", "filter add dev eth0 egress pref 1 matchall action pass"][..],
-        &["filter add dev eth0 egress pref 1 protocol all bpf bytecode '1,6 0 0 4294967295,' action pass"],
-    ] {
-        tc(&tenant.place(), lines);
-        await_counted(&tenant.place());
+    with_tenant(|_, tenant, talk| {
+        // One that comes later sees what it always saw, and stays.
+        tc(&tenant.place(), &["filter add dev eth0 egress pref 10 matchall action pass"]);
         talk.assert_counted();
-    }
-    tenant.stop();
-    network.remove();
-    driver.finish();
-    vfs.assert_as_before();
+        let shown = tenant.place().run("tc -s filter show dev eth0 egress pref 10");
+        assert!(shown.contains("matchall") && !shown.contains("Sent 0 bytes"), "{shown}");
+        // Those that end it, in our place and before us.
+        for lines in [
+            &["filter del dev eth0 egress pref 1", "filter add dev eth0 egress pref 1 matchall action pass"]
+                [..],
+            &[
+                "filter add dev eth0 egress pref 1 protocol all bpf bytecode '1,6 0 0 4294967295,' action pass",
+            ],
+        ] {
+            tc(&tenant.place(), lines);
+            await_counted(&tenant.place());
+            talk.assert_counted();
+        }
+    });
 }
 
 fn a_netdev_that_the_container_hides_is_counted() {
@@ -240,43 +292,34 @@ fn a_netdev_that_the_container_hides_is_counted() {
 }
 
 fn taken_off_while_no_driver_ran() {
-    let bench = bench();
-    let vfs = bench.with_vfs();
-    let driver = Driver::start();
-    let side = Segment::new(bench, 100);
-    let network = Network::create(&driver, vfs.pf, &[("vlan", "100")]);
-    let tenant = network.start(&Wish::default());
-    let talk = Talk::new(&driver, &tenant, &side);
-    talk.assert_counted();
-    driver.kill();
-    // What is attached counts without a driver.
-    talk.assert_counted();
-    let before = talk.traffic();
-    tc(&tenant.place(), &["qdisc del dev eth0 clsact"]);
-    driver.serve();
-    await_counted(&tenant.place());
-    talk.assert_counted();
-    assert!((talk.traffic() - before).rx_packets >= 20);
-    // A driver with other programs replaces them, and the counts stay.
-    let before = talk.traffic();
-    driver.terminate();
-    driver.serve_with(&["--bpf-log"]);
-    talk.assert_counted();
-    assert!((talk.traffic() - before).rx_packets >= 20);
-    eventually("the new programs are attached", || {
-        let pinned = command::run("bpftool", &["-j", "prog", "show", "pinned", &tx(&driver, &tenant)]);
-        let pinned: Value = serde_json::from_str(&pinned).expect("JSON");
-        let shown = tenant.place().run("tc filter show dev eth0 egress");
-        if shown.contains(&format!(" id {} ", pinned["id"])) {
-            Ok(())
-        } else {
-            Err(format!("{pinned}\n{shown}"))
-        }
+    with_tenant(|driver, tenant, talk| {
+        talk.assert_counted();
+        driver.kill();
+        // What is attached counts without a driver.
+        talk.assert_counted();
+        let before = talk.traffic();
+        tc(&tenant.place(), &["qdisc del dev eth0 clsact"]);
+        driver.serve();
+        await_counted(&tenant.place());
+        talk.assert_counted();
+        assert!((talk.traffic() - before).rx_packets >= 20);
+        // A driver with other programs replaces them, and the counts stay.
+        let before = talk.traffic();
+        driver.terminate();
+        driver.serve_with(&["--bpf-log"]);
+        talk.assert_counted();
+        assert!((talk.traffic() - before).rx_packets >= 20);
+        eventually("the new programs are attached", || {
+            let pinned = command::run("bpftool", &["-j", "prog", "show", "pinned", &tx(driver, tenant)]);
+            let pinned: Value = serde_json::from_str(&pinned).expect("JSON");
+            let shown = tenant.place().run("tc filter show dev eth0 egress");
+            if shown.contains(&format!(" id {} ", pinned["id"])) {
+                Ok(())
+            } else {
+                Err(format!("{pinned}\n{shown}"))
+            }
+        });
     });
-    tenant.stop();
-    network.remove();
-    driver.finish();
-    vfs.assert_as_before();
 }
 
 fn tx(driver: &Driver, tenant: &Tenant) -> String {
@@ -285,31 +328,22 @@ fn tx(driver: &Driver, tenant: &Tenant) -> String {
 
 /// It costs the container its figures and the host no more than a bound, and fills no log.
 fn taken_off_in_a_loop() {
-    let bench = bench();
-    let vfs = bench.with_vfs();
-    let driver = Driver::start();
-    let side = Segment::new(bench, 100);
-    let network = Network::create(&driver, vfs.pf, &[("vlan", "100")]);
-    let tenant = network.start(&Wish::default());
-    let talk = Talk::new(&driver, &tenant, &side);
-    await_counted(&tenant.place());
-    let netns = format!("--net={}", tenant.netns.path().display());
-    for _ in 0..10 {
-        let mut batch = command::prepared("nsenter", &[netns.as_str(), "tc", "-force", "-batch", "-"]);
-        // Those that come when there is none fail.
-        let _ = command::finish_with("nsenter", &mut batch, &"qdisc del dev eth0 clsact\n".repeat(40));
-    }
-    await_counted(&tenant.place());
-    talk.assert_counted();
-    let log = driver.log();
-    let said =
-        ["took the counters off", "counting it in its container"].map(|line| log.matches(line).count());
-    assert!(said[0] > 0 && said.iter().sum::<usize>() < 8, "{log}");
-    driver.assert_alive();
-    tenant.stop();
-    network.remove();
-    driver.finish();
-    vfs.assert_as_before();
+    with_tenant(|driver, tenant, talk| {
+        await_counted(&tenant.place());
+        let netns = format!("--net={}", tenant.netns.path().display());
+        for _ in 0..10 {
+            let mut batch = command::prepared("nsenter", &[netns.as_str(), "tc", "-force", "-batch", "-"]);
+            // Those that come when there is none fail.
+            let _ = command::finish_with("nsenter", &mut batch, &"qdisc del dev eth0 clsact\n".repeat(40));
+        }
+        await_counted(&tenant.place());
+        talk.assert_counted();
+        let log = driver.log();
+        let said =
+            ["took the counters off", "counting it in its container"].map(|line| log.matches(line).count());
+        assert!(said[0] > 0 && said.iter().sum::<usize>() < 8, "{log}");
+        driver.assert_alive();
+    });
 }
 
 fn a_whole_netdev_is_counted_by_xdp_and_clsact() {

@@ -2,7 +2,7 @@
 //! feature `faults`, which no released build has; without it they are nothing at all.
 //!
 //! `DOCKER_PASSTHROUGH_FAULTS` names a folder. Each point that is passed is a line of `passed` there; `plan`
-//! has a line `POINT kill|fail|hang NTH` for each fault that is to happen, at the NTH time that `passed` has
+//! has a line `POINT kill|fail|hang|hold NTH` for each fault that is to happen, at the NTH time that `passed` has
 //! the point. So a test learns from one run where the next can be told to go wrong.
 
 /// A point in an async function: may not return, or return an error.
@@ -64,7 +64,11 @@ mod injected {
         Pass,
         Fail,
         Hang,
+        /// As long as the plan says so.
+        Hold,
     }
+
+    const POLL: Duration = Duration::from_millis(20);
 
     /// Passes the point, or not.
     pub async fn reach(point: &'static str) -> Result<(), Injected> {
@@ -72,6 +76,12 @@ mod injected {
             Fate::Pass => Ok(()),
             Fate::Fail => Err(Injected(point)),
             Fate::Hang => future::pending().await,
+            Fate::Hold => {
+                while is_held(point) {
+                    tokio::time::sleep(POLL).await;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -83,6 +93,12 @@ mod injected {
             Fate::Hang => loop {
                 thread::sleep(Duration::from_hours(1));
             },
+            Fate::Hold => {
+                while is_held(point) {
+                    thread::sleep(POLL);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -100,11 +116,18 @@ mod injected {
             None => Fate::Pass,
             Some("fail") => Fate::Fail,
             Some("hang") => Fate::Hang,
+            Some("hold") => Fate::Hold,
             Some(_) => {
                 let _ = raise(Signal::SIGKILL);
                 process::abort()
             }
         }
+    }
+
+    fn is_held(point: &str) -> bool {
+        let plan = env::var_os(FOLDER).map(|folder| PathBuf::from(folder).join("plan"));
+        let plan = plan.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+        plan.lines().any(|line| line.starts_with(&format!("{point} hold ")))
     }
 
     /// Notes that the point was reached, and answers how often that is now.

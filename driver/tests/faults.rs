@@ -1,13 +1,15 @@
 //! The driver dies, fails or hangs between any two of its steps, and goes on as if nothing had been: a build
 //! that has fault points, spoken to as an engine would.
 //!
-//! On a machine of namespaces, or, for those tests that are ignored there, on a machine's own SR-IOV hardware.
+//! Whole netdevs; the suite `sriov` walks VFs' own steps the same way, with much of what is here.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
 
 mod support;
 mod faults {
     pub mod docker;
+    pub mod fate;
     pub mod hang;
+    pub mod nic;
     pub mod plan;
     pub mod points;
     pub mod scene;

@@ -24,6 +24,17 @@ mod sriov {
     pub mod refusals;
     pub mod tenants;
     pub mod vlans;
+    #[cfg(feature = "faults")]
+    pub mod walk;
+}
+#[cfg(feature = "faults")]
+#[allow(dead_code, reason = "each suite uses its own part of it")]
+#[path = "faults"]
+mod faults {
+    pub mod docker;
+    pub mod fate;
+    pub mod plan;
+    pub mod scene;
 }
 
 use libtest_mimic::Arguments;
@@ -42,7 +53,7 @@ fn main() -> std::process::ExitCode {
     let mut arguments = Arguments::from_args();
     // They share the hardware.
     arguments.test_threads = Some(1);
-    // Two guests' work, about as long as each other with what else `cargo xtask test` gives them.
+    // Guests' work, about as long as each other with what else `cargo xtask test` gives them.
     let first = || {
         // The last is rough with the hardware.
         [
@@ -55,11 +66,16 @@ fn main() -> std::process::ExitCode {
         ]
     };
     let second = || [parallel::trials(), tenants::trials(), counters::trials(), churn::trials()];
+    #[cfg(feature = "faults")]
+    let third = || sriov::walk::trials();
+    #[cfg(not(feature = "faults"))]
+    let third = Vec::new;
     let mut trials: Vec<_> = match std::env::var(PART).as_deref() {
-        Err(_) => second().into_iter().chain(first()).flatten().collect(),
-        Ok("1/2") => first().into_iter().flatten().collect(),
-        Ok("2/2") => second().into_iter().flatten().collect(),
-        Ok(part) => panic!("{PART}={part}: must be 1/2 or 2/2"),
+        Err(_) => third().into_iter().chain(second().into_iter().chain(first()).flatten()).collect(),
+        Ok("1/3") => first().into_iter().flatten().collect(),
+        Ok("2/3") => second().into_iter().flatten().collect(),
+        Ok("3/3") => third(),
+        Ok(part) => panic!("{PART}={part}: must be 1/3, 2/3 or 3/3"),
     };
     let asked_for = arguments.ignored || arguments.include_ignored;
     let reason = if asked_for { "" } else { REASON };

@@ -78,7 +78,12 @@ impl Suite {
 
     /// Into how many parts its test program can be told to divide it, for a guest each.
     fn parts(self) -> u8 {
-        if self == Self::Sriov { 2 } else { 1 }
+        if self == Self::Sriov { 3 } else { 1 }
+    }
+
+    /// Whether its driver has fault points, which do nothing until a test names a folder to look into.
+    fn has_fault_points(self) -> bool {
+        matches!(self, Self::Faults | Self::Sriov | Self::SriovBeforeTcx)
     }
 
     /// The name of its test program.
@@ -143,8 +148,8 @@ pub fn run(options: &Options) -> Result<()> {
             deb::make("dev")?;
         }
     }
-    // That of the faults is another driver.
-    let (faults, others) = built.into_iter().partition::<Vec<_>, _>(|suite| *suite == Suite::Faults);
+    // One with fault points is another driver.
+    let (faults, others) = built.into_iter().partition::<Vec<_>, _>(|suite| suite.has_fault_points());
     for together in [others, faults].into_iter().filter(|suites| !suites.is_empty()) {
         process::step("Building the tests", cargo_test(&together).arg("--no-run"), BUILDING)?;
     }
@@ -234,7 +239,7 @@ fn cargo_test(suites: &[Suite]) -> Command {
     } else {
         test.args(["--package", "docker-passthrough"]);
     }
-    if suites.contains(&Suite::Faults) {
+    if suites.iter().any(|suite| suite.has_fault_points()) {
         test.args(["--features", "faults"]);
     }
     for suite in suites.iter().filter(|suite| **suite != Suite::Unit) {

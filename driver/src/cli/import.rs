@@ -15,7 +15,7 @@ use super::{
 use crate::{
     counters::Counters,
     docker::{Docker, NetworkNames},
-    network::Driver,
+    network::{Driver, caller::Caller},
     state::{self, Network, NetworkId, Store},
 };
 
@@ -183,7 +183,7 @@ impl Import {
         let (request, notes) = config.request(id, &known, self.force);
         row.notes = notes;
         let done = if self.apply {
-            driver.create_network(&request).await
+            driver.create_network(&request, &Caller::default()).await
         } else {
             driver.rehearse_network(&request).await.map(drop)
         };

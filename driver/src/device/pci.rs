@@ -33,9 +33,12 @@ pub fn bind(address: &str, driver: &str) -> io::Result<()> {
     let wanted = parent(address).sysfs().join("driver_override");
     fs::write(&wanted, driver)?;
     fault::step!("vf.driver_wanted");
-    let probed = fs::write("/sys/bus/pci/drivers_probe", address);
+    let probed: io::Result<()> = (|| {
+        fs::write("/sys/bus/pci/drivers_probe", address)?;
+        fault::step!("vf.probed");
+        Ok(())
+    })();
     // A line feed takes the wish back: whoever unbinds it later shall find it as it was.
-    fault::step!("vf.probed");
     fs::write(&wanted, "\n")?;
     probed?;
     // The write succeeds even if the probe failed.

@@ -156,6 +156,9 @@ impl Driver {
         let options = &network.options;
         let set = |ifindex, change: Change| async move { self.rtnl.change(ifindex, &change).await };
         fault::point!("assign.remembered");
+        if let Some(lower) = &endpoint.lower {
+            self.raise_beneath(lower).await?;
+        }
         self.rtnl.set_up(link.ifindex, false).await?;
         let (link, warnings) = match &endpoint.vf {
             Some(grant) => self.configure_vf(link, network, endpoint, grant).await?,

@@ -5,6 +5,7 @@ use super::{Driver, Error, Result, blocking};
 use crate::{
     device::{Change, Link, LinkRef, link::require, pci},
     fault,
+    state::VfGrant,
 };
 
 /// A VF's driver makes its netdev, and udev names it, within this time.
@@ -22,6 +23,22 @@ impl Driver {
         let _names = self.names.lock().await;
         blocking(what, move || pci::bind(&address, &driver)).await?;
         self.vf_netdev(&vf.address).await
+    }
+
+    /// The netdev of a VF that a driver has unbound and died before it could bind it again, and of one that
+    /// somebody else has unbound: it had one before it was given away.
+    pub(super) async fn bound_again(&self, grant: &VfGrant) -> Option<Link> {
+        let pf = self.rtnl.link_of(&grant.pf).await.ok()??;
+        let siblings = pci::vfs(&pf);
+        let vf = siblings.iter().find(|vf| vf.index == grant.index && vf.driver.is_none())?;
+        tracing::warn!(netdevice = pf.name, vf = vf.index, "it has no driver, and is bound again");
+        match self.bind_vf(&pf, &siblings, vf).await {
+            Ok(link) => Some(link),
+            Err(error) => {
+                tracing::error!(netdevice = pf.name, vf = vf.index, %error, "the VF has no netdev");
+                None
+            }
+        }
     }
 
     /// Binds the driver of the VF at this PCI address anew. The fresh netdev is down and has this name, if

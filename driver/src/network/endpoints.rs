@@ -10,7 +10,7 @@ use crate::{
 
 impl Driver {
     /// Makes the network's netdev ready for a container: as the options want it, tagged, counted, down.
-    /// Answers with the hardware address that the container will have.
+    /// Answers with the hardware address that the container will have. Undone if the caller has given up.
     pub async fn create_endpoint(&self, request: &CreateEndpoint, caller: &Caller) -> Result<Option<Mac>> {
         match self.try_create_endpoint(request, caller).await {
             Err(Error::NoFreeVf { .. } | Error::InUse { .. })
@@ -38,7 +38,8 @@ impl Driver {
             // Asked again: the answer to the first time was lost. If the driver was, half way, it starts over.
             let whole = !known.ending && (known.joined.is_some() || self.is_ready(id, known).await?);
             if whole && (mac.is_none() || *mac == known.mac) {
-                return Ok(known.mac);
+                let mac = known.mac;
+                return self.unless_given_up(request, caller).await.map(|()| mac);
             }
             self.release(network_id, id, &known.clone()).await?;
             network.endpoints.remove(id);
@@ -54,7 +55,18 @@ impl Driver {
                 }
             }
         }
-        self.assign(&network, request, caller).await
+        let mac = self.assign(&network, request, caller).await?;
+        self.unless_given_up(request, caller).await.map(|()| mac)
+    }
+
+    /// Undoes what is done where Docker was told that it failed, and will not delete what it does not have. The
+    /// endpoint is still held: who asks for it again finds all of it, or nothing.
+    async fn unless_given_up(&self, request: &CreateEndpoint, caller: &Caller) -> Result<()> {
+        if caller.settle() {
+            return Ok(());
+        }
+        self.end(&request.network, &request.endpoint).await?;
+        Err(Error::TooLate)
     }
 
     /// Whether all is done that [`Driver::create_endpoint`] does.
@@ -124,6 +136,11 @@ impl Driver {
     /// there is no such endpoint.
     pub async fn delete_endpoint(&self, network_id: &NetworkId, id: &EndpointId) -> Result<()> {
         let _hold = self.hold(network_id, id).await;
+        self.end(network_id, id).await
+    }
+
+    /// The same, for whoever holds it.
+    async fn end(&self, network_id: &NetworkId, id: &EndpointId) -> Result<()> {
         let state = self.store.get();
         let Some(endpoint) = state.endpoint(network_id, id) else { return self.recover_stray(id).await };
         self.remember_end(network_id, |other| other == id).await;

@@ -3,7 +3,10 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::{CreateNetwork, Driver, Error, Result, now, options, options::BadOption, options::Requested};
+use super::{
+    CreateNetwork, Driver, Error, Result, caller::Caller, now, options, options::BadOption,
+    options::Requested,
+};
 use crate::{
     counters::has_tcx,
     device::{Link, LinkRef, pci},
@@ -13,7 +16,8 @@ use crate::{
 
 impl Driver {
     /// Creates a network: claims its netdevice, and makes a PF's VFs if there are none.
-    pub async fn create_network(&self, request: &CreateNetwork) -> Result<()> {
+    /// Undone if the caller has given up.
+    pub async fn create_network(&self, request: &CreateNetwork, caller: &Caller) -> Result<()> {
         let _network = self.locks.lock(&request.network).await;
         let requested = options::parse(&request.generic)?;
         let gateways = if request.internal { Vec::new() } else { request.gateways.clone() };
@@ -22,7 +26,10 @@ impl Driver {
             let options = NetworkOptions { netdevice: known.options.netdevice.clone(), ..requested.options };
             let same = requested.mode.is_none_or(|mode| mode == known.mode)
                 && Network { options, gateways, ..known.clone() } == *known;
-            return if same { Ok(()) } else { Err(Error::NetworkExists(request.network.clone())) };
+            if !same {
+                return Err(Error::NetworkExists(request.network.clone()));
+            }
+            return self.network_unless_given_up(&request.network, caller).await;
         }
         if requested.options.rx_hook == RxHook::Tcx && !has_tcx() {
             let reason = "this kernel has no TCX, which is in Linux 6.6 and newer; use auto";
@@ -34,7 +41,17 @@ impl Driver {
             return Err(error);
         }
         self.ask_names(&request.network);
-        Ok(())
+        self.network_unless_given_up(&request.network, caller).await
+    }
+
+    /// Forgets a network that Docker was told had failed; its lock is held. VFs that were made for it stay until
+    /// the last network of their PF goes: it would take as long again to make them for the next try.
+    async fn network_unless_given_up(&self, network: &NetworkId, caller: &Caller) -> Result<()> {
+        if caller.settle() {
+            return Ok(());
+        }
+        self.store.update(|state| state.networks.remove(network)).await?;
+        Err(Error::TooLate)
     }
 
     /// What `create_network` would make of the request, as far as the hardware is not touched for it. The
@@ -71,14 +88,6 @@ impl Driver {
         if network.mode == Mode::Sriov {
             self.enable_vfs(link, &network.options).await?;
         }
-        Ok(())
-    }
-
-    /// Forgets a network that Docker was told had failed. VFs that were made for it stay until the last
-    /// network of their PF goes: it would take as long again to make them for the next try.
-    pub async fn abandon_network(&self, network: &NetworkId) -> Result<()> {
-        let _network = self.locks.lock(network).await;
-        self.store.update(|state| state.networks.remove(network)).await?;
         Ok(())
     }
 
@@ -119,10 +128,13 @@ impl Driver {
             self.release(network, id, endpoint).await?;
             fault::point!("network.endpoint_released");
         }
+        if known.mode == Mode::Passthrough {
+            self.end_left_stand_ins(&known.options.netdevice).await?;
+        }
         self.store.update(|state| state.networks.remove(network)).await?;
         fault::point!("network.forgotten");
-        if known.mode == Mode::Sriov {
-            self.leave_pfs().await;
+        if known.mode == Mode::Sriov && !self.leave_pfs().await {
+            self.look_soon();
         }
         Ok(())
     }

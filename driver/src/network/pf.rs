@@ -73,7 +73,8 @@ impl Driver {
         let what = format!("{}: enabling {count} VFs", pf.name);
         let _names = self.names.lock().await;
         if let Err(error) = blocking(what, move || pci::set_vfs(&link, count)).await {
-            let back = PfChanges { enabled: before.enabled, ..changes };
+            // An error is no proof that there are none.
+            let back = PfChanges { enabled: before.enabled || !pci::vfs(&pf).is_empty(), ..changes };
             self.store.update(|state| state.pfs.insert(hardware, back)).await?;
             return Err(error);
         }
@@ -105,14 +106,17 @@ impl Driver {
     }
 
     /// Undoes what was done to PFs for their first network, where the last has gone and nobody uses a VF.
-    /// What can't be done now is done in a later pass.
-    pub(super) async fn leave_pfs(&self) {
+    /// What can't be done now is done in a later pass; false if there is such.
+    pub(super) async fn leave_pfs(&self) -> bool {
+        let mut all = true;
         for hardware in self.store.get().pfs.keys() {
             if let Err(error) = self.leave_pf(hardware).await {
                 self.upkeep.failed(Action::LeavePf);
                 tracing::error!(pf = hardware, %error, "leaving the PF as it was");
+                all = false;
             }
         }
+        all
     }
 
     async fn leave_pf(&self, hardware: &String) -> Result<()> {

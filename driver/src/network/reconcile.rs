@@ -89,6 +89,8 @@ impl Driver {
             let Some(looking) = Looking::at(self, id) else { continue };
             let work = work(Arc::clone(self), id.clone());
             let task = tokio::spawn(async move {
+                #[cfg(feature = "faults")]
+                let _ = crate::fault::reach("look.network").await;
                 work.await;
                 drop(looking);
             });
@@ -113,7 +115,7 @@ impl Driver {
     /// What else is left to do: netdevs that nobody remembers, PFs without networks.
     pub async fn tidy(&self) {
         self.recover_strays().await;
-        self.leave_pfs().await;
+        let _ = self.leave_pfs().await;
     }
 
     /// Forgets a network that Docker says it does not have: it was removed while no driver ran. Not if

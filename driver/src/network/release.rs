@@ -61,7 +61,10 @@ impl Driver {
 
     async fn give_back(&self, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
         fault::point!("release.begin");
-        let found = self.fetch(id, endpoint).await?;
+        let mut found = self.fetch(id, endpoint).await?;
+        if let (None, Some(grant)) = (&found, &endpoint.vf) {
+            found = self.bound_again(grant).await;
+        }
         fault::point!("release.home");
         self.report_totals(id, endpoint).await;
         match (found, &endpoint.lower) {

@@ -21,21 +21,30 @@ impl Driver {
 
     /// Makes the macvlan for an endpoint.
     pub(super) async fn stand_in(&self, lower: Link, id: &EndpointId, mac: Option<Mac>) -> Result<Chosen> {
-        let links = self.rtnl.links().await?;
-        for left in self.left_stand_ins(&links, &lower) {
-            tracing::warn!(netdevice = lower.name, left = left.name, "removing a macvlan that was left");
-            self.rtnl.delete(left.ifindex).await?;
-        }
-        if !lower.up {
-            // What is on a netdev that is down has no carrier.
-            self.rtnl.set_up(lower.ifindex, true).await?;
-        }
+        self.end_left_stand_ins(&lower.name).await?;
         let name: String = PREFIX.chars().chain(id.as_str().chars()).take(13).collect();
         let link = self.rtnl.add_passthru_macvlan(&lower, &name).await?;
         fault::point!("standin.made");
         let mac = link.mac.map(|own| mac.unwrap_or(own));
         let Link { name, ifindex, up, moves_mac, .. } = lower;
         Ok(Chosen { link, mac, vf: None, lower: Some(Lower { name, ifindex, up, moves_mac }) })
+    }
+
+    /// What is on a netdev that is down has no carrier. Whether it was is remembered by then.
+    pub(super) async fn raise_beneath(&self, lower: &Lower) -> Result<()> {
+        if lower.up { Ok(()) } else { Ok(self.rtnl.set_up(lower.ifindex, true).await?) }
+    }
+
+    /// Removes those that a driver made which died before it could remember them, and that no other container
+    /// came to remove.
+    pub(super) async fn end_left_stand_ins(&self, netdevice: &str) -> Result<()> {
+        let links = self.rtnl.links().await?;
+        let Some(lower) = links.iter().find(|link| link.name == netdevice) else { return Ok(()) };
+        for left in self.left_stand_ins(&links, lower) {
+            tracing::warn!(netdevice, left = left.name, "removing a macvlan that was left");
+            self.rtnl.delete(left.ifindex).await?;
+        }
+        Ok(())
     }
 
     /// Those that a driver made which died before it could remember them.

@@ -87,10 +87,13 @@ impl Calls {
         Self { driver, under_way: TaskTracker::new(), recorder, timeout }
     }
 
-    /// Waits until nothing is under way any more.
+    /// Waits until nothing is under way any more, as long as a call may take.
     pub async fn finish(&self) {
         self.under_way.close();
-        self.under_way.wait().await;
+        if tokio::time::timeout(self.timeout, self.under_way.wait()).await.is_err() {
+            let left = self.under_way.len();
+            tracing::warn!(left, "operations still under way are cut off; the next driver finishes them");
+        }
     }
 
     /// Whether there is such a call.
@@ -185,15 +188,7 @@ impl Calls {
         let span = self.span("CreateEndpoint", &call.network, &call.endpoint);
         let (asked, caller) = (call.mac, Caller::default());
         let wanted = caller.clone();
-        let created = self.run(span, caller, async move {
-            let created = driver.create_endpoint(&call, &wanted).await;
-            if created.is_ok() && !wanted.settle() {
-                // Docker was told that it failed, and will not delete what it does not have.
-                driver.delete_endpoint(&call.network, &call.endpoint).await?;
-                return Err(network::Error::TooLate);
-            }
-            created
-        });
+        let created = self.run(span, caller, async move { driver.create_endpoint(&call, &wanted).await });
         to_json(&EndpointCreated::new(asked, created.await?))
     }
 
@@ -202,15 +197,7 @@ impl Calls {
         let span = tracing::info_span!("call", call = "CreateNetwork", network = call.network.short());
         let caller = Caller::default();
         let wanted = caller.clone();
-        self.run(span, caller, async move {
-            driver.create_network(&call).await?;
-            if !wanted.settle() {
-                driver.abandon_network(&call.network).await?;
-                return Err(network::Error::TooLate);
-            }
-            Ok(())
-        })
-        .await?;
+        self.run(span, caller, async move { driver.create_network(&call, &wanted).await }).await?;
         Ok(json!({}))
     }
 

@@ -1,15 +1,23 @@
 //! A call that hangs at one of its points is answered all the same, and holds up nobody else.
-use std::thread;
+use std::{fs, thread};
 
-use crate::support::{assert_names, nic::Nic, simulated, simulated::Container, trials};
+use serde_json::json;
+
+use crate::support::{assert_names, docker_id, nic::Nic, simulated, simulated::Container, trials};
 
 use super::{
+    fate,
+    nic::stage,
     plan::{Action, Fault, Tell},
-    scene::{Call, Scene, Stage},
-    walk,
+    scene::{Call, Scene},
 };
 
-trials![other_networks_go_on];
+trials![
+    other_networks_go_on,
+    looks_at_hundreds_that_hang_hold_up_no_call,
+    sigterm_does_not_wait_for_ever,
+    who_asks_again_after_a_late_one_gets_all_of_it
+];
 
 /// Calls that do most, each of which is to hang at each of its points.
 const CALLS: [Call; 4] =
@@ -22,7 +30,7 @@ fn is_shared(point: &str) -> bool {
 
 fn other_networks_go_on() {
     for call in CALLS {
-        let mut points = walk::points(&Stage::new(), call);
+        let mut points = fate::points(&stage(), call);
         points.retain(|(point, nth)| *nth == 1 && point != "call.done");
         // Each waits for 10 s, most of them doing nothing.
         for some in points.chunks(12) {
@@ -38,7 +46,7 @@ fn other_networks_go_on() {
 fn hangs(call: Call, point: &str) {
     let fault = Fault { point: point.to_owned(), nth: 1, action: Action::Hang };
     let _tell = Tell(format!("{call:?}: {fault}"));
-    let (stage, other) = (Stage::new(), Nic::new());
+    let (stage, other) = (stage(), Nic::new());
     let (driver, scene) = (&stage.driver, Scene::before(&stage, call));
     stage.plan.arm(&fault);
     let (operation, body) = scene.request();
@@ -49,10 +57,7 @@ fn hangs(call: Call, point: &str) {
             thread::sleep(std::time::Duration::from_millis(20));
         }
         if is_shared(point) {
-            let network = simulated::network(
-                &crate::support::docker_id(),
-                &serde_json::json!({"netdevice": other.name}),
-            );
+            let network = simulated::network(&docker_id(), &json!({"netdevice": other.name}));
             let complaint = driver.refused("CreateNetwork", &network);
             assert_names(&complaint, &["not done within"]);
         } else {
@@ -60,7 +65,7 @@ fn hangs(call: Call, point: &str) {
             let container = Container::start(driver, &other, &network);
             other.ping(&other.near4(2), 1);
             container.stop();
-            driver.done("DeleteNetwork", &serde_json::json!({"NetworkID": network}));
+            driver.done("DeleteNetwork", &json!({"NetworkID": network}));
         }
         driver.assert_alive();
         asked.join().expect("an answer")
@@ -74,4 +79,84 @@ fn hangs(call: Call, point: &str) {
     stage.serve();
     scene.done();
     scene.live_on();
+}
+
+/// How many networks a driver remembers when it starts.
+const MANY: usize = 300;
+
+/// Each look at one of them hangs, so that a driver which looks first would never answer.
+fn looks_at_hundreds_that_hang_hold_up_no_call() {
+    let (stage, other) = (stage(), Nic::new());
+    let driver = &stage.driver;
+    let scene = Scene::before(&stage, Call::DeleteUnmoved);
+    driver.kill();
+    let mut state = stage.on_disk();
+    let networks = state["networks"].as_object_mut().expect("the networks");
+    let network = networks[&scene.network].clone();
+    while networks.len() < MANY {
+        let mut another = network.clone();
+        let endpoint = another["endpoints"][&scene.endpoint].take();
+        another["options"]["netdevice"] = json!(format!("gone{}", networks.len()));
+        another["endpoints"] = json!({docker_id(): endpoint});
+        networks.insert(docker_id(), another);
+    }
+    fs::write(driver.state_dir.join("state.json"), state.to_string()).expect("the state file");
+    stage.plan.hang_at_each("look.network", 2 * MANY);
+    stage.serve();
+    driver.assert_alive();
+    let network = simulated::create_network(driver, &other);
+    let container = Container::start(driver, &other, &network);
+    other.ping(&other.near4(2), 1);
+    container.stop();
+    driver.done("DeleteNetwork", &json!({"NetworkID": network}));
+    scene.done();
+    let passed = stage.plan.passed();
+    assert!(passed.iter().any(|(point, _)| point == "look.network"), "no look was begun: {passed:?}");
+    driver.terminate();
+}
+
+/// What hangs is cut off, and the next driver goes on with it.
+fn sigterm_does_not_wait_for_ever() {
+    let stage = stage();
+    let (driver, scene) = (&stage.driver, Scene::before(&stage, Call::CreateEndpoint));
+    stage.plan.arm(&Fault { point: "assign.tagged".into(), nth: 1, action: Action::Hang });
+    thread::scope(|scope| {
+        let asked = scope.spawn(|| scene.ask());
+        while stage.plan.passed().iter().all(|(passed, _)| passed != "assign.tagged") {
+            thread::sleep(std::time::Duration::from_millis(20));
+        }
+        driver.terminate();
+        // An error either way: its own, or that nobody is there any more.
+        if let Ok(answer) = asked.join().expect("an answer or none") {
+            assert_names(&answer.json().to_string(), &["not done within"]);
+        }
+    });
+    stage.plan.disarm();
+    stage.serve();
+    scene.done();
+    scene.live_on();
+    driver.terminate();
+}
+
+/// A call that was answered as too late is undone. Who asks for the same meanwhile waits for that, and is not given
+/// what is about to be undone.
+fn who_asks_again_after_a_late_one_gets_all_of_it() {
+    for (call, point) in [(Call::CreateEndpoint, "assign.done"), (Call::CreateNetwork, "network.remembered")]
+    {
+        let stage = stage();
+        let (driver, scene) = (&stage.driver, Scene::before(&stage, call));
+        let _tell = Tell(format!("{call:?}: {point}"));
+        let (operation, body) = scene.request();
+        stage.plan.arm(&Fault { point: point.into(), nth: 1, action: Action::Hold });
+        assert_names(&driver.refused(operation, &body), &["not done within"]);
+        thread::scope(|scope| {
+            let again = scope.spawn(|| driver.call(operation, &body));
+            // It waits by then.
+            thread::sleep(std::time::Duration::from_millis(500));
+            stage.plan.disarm();
+            again.join().expect("an answer").expect("success");
+        });
+        scene.live_on();
+        driver.terminate();
+    }
 }

@@ -1,5 +1,10 @@
 //! What the driver's fault points are told, and which it has passed: `src/fault.rs` says how.
-use std::{collections::BTreeMap, fmt, fs, path::PathBuf, thread};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs,
+    path::{Path, PathBuf},
+    thread,
+};
 
 use crate::support::driver::Driver;
 
@@ -12,6 +17,8 @@ pub enum Action {
     Fail,
     /// Nothing more.
     Hang,
+    /// Nothing, until there is another plan.
+    Hold,
 }
 
 /// What is to happen, and where.
@@ -29,6 +36,7 @@ impl fmt::Display for Fault {
             Action::Kill => "kill",
             Action::Fail => "fail",
             Action::Hang => "hang",
+            Action::Hold => "hold",
         };
         write!(f, "{} {action} {}", self.point, self.nth)
     }
@@ -67,6 +75,13 @@ impl Plan {
         fs::write(self.0.join("plan"), format!("{DEAF}{fault}\n")).expect("a plan");
     }
 
+    /// Has whoever passes the point hang there, the first `times` times.
+    pub fn hang_at_each(&self, point: &str, times: usize) {
+        self.disarm();
+        let hangs: String = (1..=times).map(|nth| format!("{point} hang {nth}\n")).collect();
+        fs::write(self.0.join("plan"), format!("{DEAF}{hangs}")).expect("a plan");
+    }
+
     /// Has none happen, and forgets what was passed.
     pub fn disarm(&self) {
         fs::write(self.0.join("plan"), DEAF).expect("a plan");
@@ -84,4 +99,30 @@ impl Plan {
         };
         passed.lines().filter(|point| !DEAF.starts_with(point)).map(count).collect()
     }
+}
+
+/// The points that the source has.
+pub fn written() -> BTreeSet<String> {
+    written_in(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+}
+
+fn written_in(folder: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(folder).expect("the source").flatten() {
+        if entry.path().is_dir() {
+            found.extend(written_in(&entry.path()));
+            continue;
+        }
+        let text = fs::read_to_string(entry.path()).expect("a source file");
+        for opening in ["fault::point!(\"", "fault::step!(\"", "fault::reach(\""] {
+            let points = text.split(opening).skip(1).filter_map(|rest| rest.split('"').next());
+            found.extend(points.map(str::to_owned));
+        }
+    }
+    found
+}
+
+/// Points that only a VF's way passes, or that of a bond: they are walked in the guest that has both.
+pub fn needs_hardware(point: &str) -> bool {
+    ["vf.", "vfs.", "pf.", "standin.", "release.vf_"].iter().any(|room| point.starts_with(room))
 }

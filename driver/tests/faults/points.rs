@@ -1,22 +1,19 @@
 //! No fault point is forgotten by the walks.
-use std::{collections::BTreeSet, fs, path::Path};
+use std::collections::BTreeSet;
 
 use crate::support::trials;
 
-use super::{
-    scene::{Call, Stage},
-    walk,
-};
+use super::{fate, nic::stage, plan, scene::Call};
 
 trials![every_point_is_walked];
 
-/// Those that only a VF's way passes, or that of a bond: the suite `sriov` and the kernel's bond have them.
-const ELSEWHERE: [&str; 4] = ["vf", "pf", "standin", "watch.looking"];
+/// No call passes these: looks at all endpoints, and what the kernel tells.
+const UNASKED: [&str; 2] = ["watch.looking", "look.network"];
 
 fn every_point_is_walked() {
-    let written = written(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let written = plan::written();
     assert!(written.len() > 20, "{written:?}");
-    let stage = Stage::new();
+    let stage = stage();
     let mut walked = BTreeSet::new();
     for call in [
         Call::CreateNetwork,
@@ -28,27 +25,10 @@ fn every_point_is_walked() {
         Call::DeleteNetwork,
         Call::DeleteNetworkInUse,
     ] {
-        walked.extend(walk::points(&stage, call).into_iter().map(|(point, _)| point));
+        walked.extend(fate::points(&stage, call).into_iter().map(|(point, _)| point));
     }
-    let elsewhere = |point: &&String| ELSEWHERE.iter().any(|room| point.contains(room));
+    let elsewhere = |point: &str| plan::needs_hardware(point) || UNASKED.contains(&point);
     let missed: Vec<_> = written.difference(&walked).filter(|point| !elsewhere(point)).collect();
     assert!(missed.is_empty(), "no call passes {missed:?}");
     stage.driver.finish();
-}
-
-/// The points that the source has.
-fn written(folder: &Path) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir(folder).expect("the source").flatten() {
-        if entry.path().is_dir() {
-            found.extend(written(&entry.path()));
-            continue;
-        }
-        let text = fs::read_to_string(entry.path()).expect("a source file");
-        for opening in ["fault::point!(\"", "fault::step!(\"", "fault::reach(\""] {
-            let points = text.split(opening).skip(1).filter_map(|rest| rest.split('"').next());
-            found.extend(points.map(str::to_owned));
-        }
-    }
-    found
 }

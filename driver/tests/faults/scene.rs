@@ -1,5 +1,5 @@
-//! A driver, a NIC with everything on it that has to come back, and a container's life as far as one call.
-use std::{fs, io};
+//! A driver, hardware that has to be afterwards what it was, and a container's life as far as one call.
+use std::{fs, io, sync::OnceLock};
 
 use serde_json::{Value, json};
 
@@ -8,12 +8,29 @@ use crate::support::{
     driver::{Driver, entries},
     eventually,
     http::{self, Answer},
-    look::Look,
-    nic::Nic,
-    simulated::{self, Container},
+    netns::Netns,
+    simulated,
 };
 
 use super::{docker::Docker, plan::Plan};
+
+/// What is handed out: a whole netdev, a VF, or what one is made of.
+pub trait Hardware {
+    /// All that anybody could notice of it; none while it is not there.
+    fn look(&self) -> Option<String>;
+    /// `-o` of its network.
+    fn options(&self) -> Value;
+    /// `--driver-opt` of a container.
+    fn wish(&self) -> Value {
+        json!({})
+    }
+    /// The MAC that its container asks for.
+    fn mac(&self) -> String;
+    /// The netdev that Docker is to move for this endpoint.
+    fn netdev(&self, endpoint: &str) -> String;
+    /// Panics unless a container that has its netdev as `eth0` has it as the options say.
+    fn check(&self, netns: &Netns);
+}
 
 /// A call that goes wrong, and what was before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,39 +50,40 @@ pub enum Call {
 }
 
 /// What becomes of one call after another.
-pub struct Stage {
+pub struct Stage<H> {
     pub driver: Driver,
     pub docker: Docker,
     pub plan: Plan,
-    pub nic: Nic,
-    before: (Look, String),
+    pub hardware: H,
+    before: String,
 }
 
 /// One network on the stage, and its container.
-pub struct Scene<'a> {
-    pub stage: &'a Stage,
+pub struct Scene<'a, H> {
+    pub stage: &'a Stage<H>,
     pub call: Call,
     pub network: String,
-    pub container: Container<'a>,
+    pub endpoint: String,
+    netns: Netns,
+    /// What it got.
+    netdev: OnceLock<String>,
 }
 
-/// The MAC that containers ask for.
-const MAC: &str = "02:42:0a:40:00:17";
+/// What a call says that was not done in time.
+const LATE: [&str; 3] = ["not done within", "not done in time", "no answer from the kernel within"];
 
-impl Stage {
-    /// A driver that serves, and a NIC whose every trait has to be restored.
+/// The name Docker gives to the first netdev.
+const INSIDE: &str = "eth0";
+
+impl<H: Hardware> Stage<H> {
+    /// A driver that serves, beside an engine that knows no better.
     #[track_caller]
-    pub fn new() -> Self {
+    pub fn on(hardware: H) -> Self {
         let docker = Docker::start();
         let driver = Driver::stopped(&docker.host());
-        let (plan, nic) = (Plan::of(&driver), Nic::new());
-        let name = &nic.name;
-        command::ip(&format!("link set {name} up alias uplink mtu 1400 txqueuelen 777"));
-        command::ip(&format!("link property add dev {name} altname {name}-alt"));
-        command::ip(&format!("addr add {}/24 dev {name}", nic.near4(9)));
-        command::ip(&format!("route add 198.51.100.0/24 via {} metric 4{}", nic.far4(), &name[3..]));
-        let before = look(&nic).expect("a NIC");
-        let stage = Self { driver, docker, plan, nic, before };
+        let plan = Plan::of(&driver);
+        let before = hardware.look().expect("the hardware");
+        let stage = Self { driver, docker, plan, hardware, before };
         stage.serve();
         stage
     }
@@ -76,19 +94,31 @@ impl Stage {
         self.driver.serve_with(&["--look", "86400"]);
     }
 
-    /// Waits until the NIC is the host's, as it was, and nothing of an endpoint is left.
+    /// Waits until the hardware is the host's, as it was, and nothing of an endpoint is left.
     #[track_caller]
     pub fn assert_clean(&self) {
-        eventually("the NIC is as it was, and nobody has it", || {
-            let now = look(&self.nic);
+        eventually("the hardware is as it was, and nobody has it", || {
             let (state, pins) = (self.on_disk(), entries(&self.driver.bpffs));
             let mut networks = state["networks"].as_object().into_iter().flatten();
             let endpoints = networks.any(|(_, n)| n["endpoints"].as_object().is_some_and(|e| !e.is_empty()));
+            let now = self.hardware.look();
             if now.as_ref() == Some(&self.before) && !endpoints && pins.is_empty() {
                 Ok(())
             } else {
-                Err(format!("{now:?}\nnot {:?}\npins {pins:?}\n{state:#}", self.before))
+                let now = now.unwrap_or_default();
+                Err(format!("{now}\nnot {}\npins {pins:?}\n{state:#}", self.before))
             }
+        });
+    }
+
+    /// A call that has to succeed. A machine that is busy with others may make it late: Docker's user tries
+    /// again.
+    #[track_caller]
+    pub fn done(&self, call: &str, body: &Value) {
+        eventually("the call succeeds", || match self.driver.call(call, body) {
+            Err(complaint) if LATE.iter().any(|late| complaint.contains(late)) => Err(complaint),
+            Err(complaint) => panic!("{call} {body}: {complaint}"),
+            Ok(_) => Ok(()),
         });
     }
 
@@ -121,24 +151,14 @@ fn earlier(created: &mut Value) {
     *created = json!(created.as_u64().expect("seconds") - 45);
 }
 
-/// Everything of a NIC at home, its routes and its qdiscs too.
-fn look(nic: &Nic) -> Option<(Look, String)> {
-    let look = nic.look()?;
-    let routes = command::attempt("ip", &["route", "show", "dev", &nic.name, "198.51.100.0/24"]).ok()?;
-    let qdiscs = command::attempt("tc", &["qdisc", "show", "dev", &nic.name]).ok()?;
-    Some((look, format!("{}; {qdiscs}", routes.replace(" linkdown", "").trim())))
-}
-
-impl<'a> Scene<'a> {
+impl<'a, H: Hardware> Scene<'a, H> {
     /// A new network and a new container, as they are before the call.
     #[track_caller]
-    pub fn before(stage: &'a Stage, call: Call) -> Self {
-        let network = docker_id();
-        let container = Container::unknown(&stage.driver, &stage.nic, &network);
-        let scene = Self { stage, call, network, container };
+    pub fn before(stage: &'a Stage<H>, call: Call) -> Self {
+        let scene = Self::new(stage, call, docker_id());
         let driver = &stage.driver;
         if call != Call::CreateNetwork {
-            driver.done("CreateNetwork", &scene.create_network());
+            stage.done("CreateNetwork", &scene.create_network());
         }
         match call {
             Call::CreateNetwork | Call::CreateEndpoint | Call::DeleteNetwork => {}
@@ -150,24 +170,29 @@ impl<'a> Scene<'a> {
             }
             Call::DeleteAway | Call::DeleteNetworkInUse => {
                 scene.run();
-                scene.container.netns.ip("link set eth0 name evil0");
+                scene.netns.ip("link set eth0 name evil0");
                 scene.leave();
             }
         }
         scene
     }
 
-    /// Another container of the same network.
-    pub fn another(self) -> Self {
-        let container = Container::unknown(&self.stage.driver, &self.stage.nic, &self.network);
-        Self { container, ..self }
+    fn new(stage: &'a Stage<H>, call: Call, network: String) -> Self {
+        let endpoint = docker_id();
+        let netns = Netns::new(format!("c{}", &endpoint[..8]));
+        // Its multicast reports would be counted, and lost if the link goes down that moment.
+        netns.run("busybox sysctl -q -w net.ipv6.conf.default.disable_ipv6=1");
+        Self { stage, call, network, endpoint, netns, netdev: OnceLock::new() }
     }
 
-    /// The same container and another network.
+    /// Another container of the same network.
+    pub fn another(self) -> Self {
+        Self::new(self.stage, self.call, self.network)
+    }
+
+    /// Another network, and its container.
     pub fn elsewhere(self) -> Self {
-        let network = docker_id();
-        let container = Container::unknown(&self.stage.driver, &self.stage.nic, &network);
-        Self { network, container, ..self }
+        Self::new(self.stage, self.call, docker_id())
     }
 
     /// The call.
@@ -175,10 +200,8 @@ impl<'a> Scene<'a> {
         match self.call {
             Call::CreateNetwork => ("CreateNetwork", self.create_network()),
             Call::CreateEndpoint => ("CreateEndpoint", self.create_endpoint()),
-            Call::Join => ("Join", self.container.join_body()),
-            Call::DeleteMoved | Call::DeleteUnmoved | Call::DeleteAway => {
-                ("DeleteEndpoint", self.container.ids())
-            }
+            Call::Join => ("Join", self.join_body()),
+            Call::DeleteMoved | Call::DeleteUnmoved | Call::DeleteAway => ("DeleteEndpoint", self.ids()),
             Call::DeleteNetwork | Call::DeleteNetworkInUse => {
                 ("DeleteNetwork", json!({"NetworkID": self.network}))
             }
@@ -194,7 +217,7 @@ impl<'a> Scene<'a> {
 
     /// The container ends, and what is still in it comes home as hardware does.
     pub fn end_container(&self) {
-        let line = format!("-n {} link set evil0 netns 1", self.container.netns.name());
+        let line = format!("-n {} link set evil0 netns 1", self.netns.name());
         let _ = command::attempt("ip", &line.split(' ').collect::<Vec<_>>());
     }
 
@@ -202,13 +225,12 @@ impl<'a> Scene<'a> {
     #[track_caller]
     pub fn done(&self) {
         let (call, body) = self.request();
-        self.stage.driver.done(call, &body);
+        self.stage.done(call, &body);
     }
 
     /// What comes after the call, to the end of the network, at which nothing may be left.
     #[track_caller]
     pub fn live_on(self) {
-        let driver = &self.stage.driver;
         match self.call {
             Call::CreateNetwork | Call::CreateEndpoint => self.run(),
             Call::Join => self.run_joined(),
@@ -218,32 +240,47 @@ impl<'a> Scene<'a> {
             }
         }
         self.leave();
-        driver.done("DeleteEndpoint", &self.container.ids());
+        self.stage.done("DeleteEndpoint", &self.ids());
         self.end();
     }
 
     /// The end of the network.
     #[track_caller]
     pub fn end(self) {
-        let driver = &self.stage.driver;
-        driver.done("DeleteEndpoint", &self.container.ids());
-        driver.done("DeleteNetwork", &json!({"NetworkID": self.network}));
+        self.stage.done("DeleteEndpoint", &self.ids());
+        self.stage.done("DeleteNetwork", &json!({"NetworkID": self.network}));
         self.stage.assert_clean();
         assert_eq!(self.stage.on_disk()["networks"], json!({}));
     }
 
     pub fn create_network(&self) -> Value {
-        let options = json!({"netdevice": self.stage.nic.name, "force": "1", "mtu": "1300"});
-        simulated::network(&self.network, &options)
+        simulated::network(&self.network, &self.stage.hardware.options())
     }
 
-    pub fn create_endpoint(&self) -> Value {
-        simulated::endpoint(&self.network, &self.container.endpoint, MAC)
+    fn create_endpoint(&self) -> Value {
+        let hardware = &self.stage.hardware;
+        let mut body = simulated::endpoint(&self.network, &self.endpoint, &hardware.mac());
+        for (key, value) in hardware.wish().as_object().into_iter().flatten() {
+            body["Options"][key] = value.clone();
+        }
+        body
+    }
+
+    /// The body of the operations that need no more.
+    pub fn ids(&self) -> Value {
+        simulated::ids(&self.network, &self.endpoint)
+    }
+
+    fn join_body(&self) -> Value {
+        let mut body = self.ids();
+        body["SandboxKey"] = json!(self.netns.path());
+        body["Options"] = json!({});
+        body
     }
 
     fn join(&self) {
-        self.stage.driver.done("CreateEndpoint", &self.create_endpoint());
-        self.container.join();
+        self.stage.done("CreateEndpoint", &self.create_endpoint());
+        self.stage.done("Join", &self.join_body());
     }
 
     /// As far as a container that has done to its netdev what it can.
@@ -253,16 +290,37 @@ impl<'a> Scene<'a> {
     }
 
     fn run_joined(&self) {
-        self.container.move_in();
-        self.stage.nic.ping(&self.stage.nic.near4(2), 1);
-        let netns = &self.container.netns;
-        netns.ip("link set eth0 alias evil mtu 1000 txqueuelen 5 promisc on");
-        // The kernel moves no netdev to where one of its names is taken.
-        netns.ip(&format!("link property add dev eth0 altname evil-{}", self.stage.nic.name));
+        let netdev = self.stage.hardware.netdev(&self.endpoint);
+        let netdev = self.netdev.get_or_init(|| netdev);
+        let (netns, mac) = (&self.netns, self.stage.hardware.mac());
+        let out = [format!("link set {netdev} down"), format!("link set {netdev} netns {}", netns.name())];
+        command::ip_batch(None, &out).expect("a netdev to move");
+        let inside = [
+            format!("link set {netdev} name {INSIDE}"),
+            format!("link set {INSIDE} address {mac}"),
+            format!("link set {INSIDE} up"),
+        ];
+        command::ip_batch(Some(&netns.path()), &inside).expect("a netdev that can go up");
+        self.stage.hardware.check(netns);
+        let misdeeds = [
+            format!("link set {INSIDE} alias evil mtu 1000 txqueuelen 5 promisc on"),
+            // The kernel moves no netdev to where one of its names is taken.
+            format!("link property add dev {INSIDE} altname evil-{netdev}"),
+        ];
+        command::ip_batch(Some(&netns.path()), &misdeeds).expect("a container may");
     }
 
+    /// The container ends; what it has renamed is not found.
     fn leave(&self) {
-        self.container.leave();
-        self.container.move_out();
+        let driver = &self.stage.driver;
+        driver.done("RevokeExternalConnectivity", &self.ids());
+        driver.done("Leave", &self.ids());
+        let Some(netdev) = self.netdev.get() else { return };
+        let steps = [
+            format!("link set {INSIDE} down"),
+            format!("link set {INSIDE} name {netdev}"),
+            format!("link set {netdev} netns 1"),
+        ];
+        let _ = command::ip_batch(Some(&self.netns.path()), &steps);
     }
 }

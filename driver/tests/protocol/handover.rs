@@ -20,6 +20,7 @@ use crate::support::{
 trials![
     upper_devices_end_with_the_handover,
     upper_devices_in_further_namespaces_end_too,
+    a_bridge_of_the_container_lets_go,
     the_hosts_upper_devices_stay,
     upper_devices_elsewhere_are_refused,
     tcx_programs_end_with_the_handover,
@@ -97,6 +98,27 @@ fn upper_devices_in_further_namespaces_end_too() {
     disconnect(&driver, &container, true);
     assert_has(&nested.place(), "spy", false);
     assert_has(&nested.place(), "innocent", true);
+    driver.done("DeleteNetwork", &json!({"NetworkID": network}));
+    driver.finish();
+}
+
+fn a_bridge_of_the_container_lets_go() {
+    let driver = Driver::start();
+    let nic = Nic::new();
+    let before = nic.look();
+    let network = simulated::create_network(&driver, &nic);
+    for engine_moves in [true, false] {
+        let container = Container::start(&driver, &nic, &network);
+        container.netns.ip("link add evil0 type bridge");
+        container.netns.ip("link set eth0 master evil0");
+        container.netns.ip("link set evil0 up");
+        disconnect(&driver, &container, engine_moves);
+        assert_eq!(nic.look(), before);
+        assert_has(&container.netns.place(), "evil0", true);
+        let next = Container::start(&driver, &nic, &network);
+        nic.ping(&nic.near4(2), 1);
+        next.stop();
+    }
     driver.done("DeleteNetwork", &json!({"NetworkID": network}));
     driver.finish();
 }

@@ -113,7 +113,7 @@ pub struct Everything {
 
 impl Everything {
     #[track_caller]
-    fn of(pf: &Pf) -> Self {
+    pub fn of(pf: &Pf) -> Self {
         let vfs = 0..pf.count();
         let netdev = |vf| Look::at(&Place::Host, &pf.netdev(vf)?);
         Self {

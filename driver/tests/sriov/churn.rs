@@ -9,7 +9,7 @@ use super::{
     tenant::{INSIDE, Network, Tenant, Wish},
 };
 
-trials![two_hundred_tenants, hostile_tenants];
+trials![two_hundred_tenants, hostile_tenants, tenants_put_their_vf_beneath_others];
 
 /// How many tenants there are in all.
 const TENANTS: u8 = 200;
@@ -251,6 +251,51 @@ fn hostile_tenants() {
         assert_eq!((next.look().mtu, next.look().altnames.len()), (1500, 0), "{:?}", next.look());
         next.stop();
     }
+    network.remove();
+    driver.finish();
+    vfs.assert_as_before();
+}
+
+/// What a container makes on top of its netdev, or puts that into.
+fn tenants_put_their_vf_beneath_others() {
+    command::run("modprobe", &["-a", "8021q", "bonding", "macvlan"]);
+    let bench = bench();
+    let vfs = bench.with_vfs();
+    let driver = Driver::start();
+    let network = Network::create(&driver, vfs.pf, &[("privileged", "1"), ("vlan", "100")]);
+    let bond = [
+        "link add evil0 type bond mode active-backup miimon 50",
+        "link set eth0 down",
+        "link set eth0 master evil0",
+        "link set evil0 up",
+    ];
+    let bridge = [
+        "link add evil0 type bridge",
+        "link set eth0 master evil0",
+        "link set evil0 up",
+        "link add link eth0 name evil1 type vlan id 200",
+        "link set evil1 up",
+    ];
+    let macvlan = ["link add link eth0 name evil1 type macvlan mode bridge", "link set evil1 up"];
+    for (misdeeds, death) in [(&bond[..], false), (&bridge[..], false), (&macvlan[..], true)] {
+        let tenant = network.start(&Wish::vf(3));
+        command::ip_batch(
+            Some(&tenant.netns.path()),
+            &misdeeds.iter().map(|&line| line.to_owned()).collect::<Vec<_>>(),
+        )
+        .expect("NET_ADMIN may");
+        if death {
+            tenant.die();
+        } else {
+            let netns = tenant.leave();
+            // A bond and a bridge have let go of it; what stood on it is over.
+            assert!(netns.place().attempt("ip link show dev evil1").is_err());
+        }
+        vfs.assert_as_before();
+    }
+    let next = network.start(&Wish::vf(3));
+    assert_eq!((next.look().mtu, next.look().master), (1500, None));
+    next.stop();
     network.remove();
     driver.finish();
     vfs.assert_as_before();

@@ -356,6 +356,15 @@ impl Driver {
         kill(Pid::from_raw(self.pid().try_into().expect("a pid")), Signal::SIGTERM).expect("SIGTERM");
     }
 
+    /// It stands still meanwhile.
+    #[track_caller]
+    pub fn stop_for(&self, meanwhile: impl FnOnce()) {
+        let pid = Pid::from_raw(self.pid().try_into().expect("a pid"));
+        kill(pid, Signal::SIGSTOP).expect("SIGSTOP");
+        meanwhile();
+        kill(pid, Signal::SIGCONT).expect("SIGCONT");
+    }
+
     /// Waits for the end.
     #[track_caller]
     pub fn wait(&self) -> ExitStatus {

@@ -52,6 +52,12 @@ pub fn act<H: Hardware>(call: Call, cases: &[Case], make: impl Fn() -> Stage<H>)
             None => fails(&stage, call, fault),
         }));
         if outcome.is_err() {
+            let log = stage.driver.log();
+            let lines: Vec<_> = log.lines().collect();
+            eprintln!(
+                "--- its driver's log ---\n{}\n---",
+                lines[lines.len().saturating_sub(20)..].join("\n")
+            );
             bad.push(format!("{call:?}: {fault} {docker:?}"));
             if bad.len() == ENOUGH {
                 return bad;

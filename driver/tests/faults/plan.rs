@@ -78,8 +78,8 @@ impl Plan {
     /// Has whoever passes the point hang there, the first `times` times.
     pub fn hang_at_each(&self, point: &str, times: usize) {
         self.disarm();
-        let hangs: String = (1..=times).map(|nth| format!("{point} hang {nth}\n")).collect();
-        fs::write(self.0.join("plan"), format!("{DEAF}{hangs}")).expect("a plan");
+        let hangs: Vec<_> = (1..=times).map(|nth| format!("{point} hang {nth}")).collect();
+        fs::write(self.0.join("plan"), format!("{DEAF}{}", hangs.join("\n"))).expect("a plan");
     }
 
     /// Has none happen, and forgets what was passed.

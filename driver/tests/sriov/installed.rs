@@ -3,7 +3,7 @@ use crate::support::{
     PATIENCE, command,
     docker::{Engine, IMAGE},
     driver::Stats,
-    eventually, eventually_within,
+    eventually_within,
     packed::{Packed, Plugin},
     trials,
 };

@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +15,7 @@ use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
+use crate::build;
 use crate::daemon::{Daemon, Scratch};
 use crate::process::{self, command};
 use crate::step::wait_for;
@@ -23,6 +25,9 @@ const BATCH: Duration = Duration::from_mins(10);
 
 /// Where nobody answers.
 pub const NO_ENGINE: &str = "unix:///run/no-engine.sock";
+
+/// A scrape serves others, too, for half a second.
+pub const STALE: Duration = Duration::from_millis(600);
 
 /// `docker-passthrough serve` under a name of its own; nothing is left of it in the end.
 pub struct Server {
@@ -72,7 +77,12 @@ impl Server {
 
     /// A command of `docker-passthrough`, told about this driver.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut passthrough = command(&self.binary);
+        self.command_of(None, arguments)
+    }
+
+    /// The same of another build.
+    pub fn command_of(&self, other: Option<&Path>, arguments: &[&str]) -> Command {
+        let mut passthrough = command(other.unwrap_or(&self.binary));
         passthrough.args(arguments).args(&self.options);
         passthrough
     }
@@ -128,6 +138,12 @@ impl Server {
         of["SandboxKey"] = format!("/run/netns/{netns}").into();
         self.call("Join", &of).map(drop)
     }
+}
+
+/// Where the driver is that is measured: built as users have it, unless they name another.
+pub fn driver(named: Option<&Path>) -> Result<PathBuf> {
+    let Some(path) = named else { return build::driver(true) };
+    path.canonicalize().with_context(|| format!("--driver {}", path.display()))
 }
 
 /// One request and its answer's body; each on a connection of its own, as scrapers do it.
@@ -195,7 +211,8 @@ pub fn batch_in(netns: &str, scratch: &Scratch, lines: impl Iterator<Item = Stri
 }
 
 fn batched(scratch: &Scratch, lines: impl Iterator<Item = String>) -> Result<Command> {
-    let path = scratch.path().join("ip.batch");
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let path = scratch.path().join(format!("{}.ip", NEXT.fetch_add(1, Ordering::Relaxed)));
     let text: String = lines.map(|line| line + "\n").collect();
     fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
     let mut ip = command("ip");

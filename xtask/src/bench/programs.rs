@@ -13,7 +13,7 @@ use crate::process::{self, command};
 use crate::{bpf, workspace};
 
 const LIMIT: Duration = Duration::from_mins(2);
-const SOURCES: &str = "xtask/bench";
+const SOURCE: &str = "xtask/bench/peers.c";
 
 /// The MAC that frames of ours come from, as the programs compare it.
 pub static OWN_MAC: [u32; 2] = [u32::from_ne_bytes([2, 0, 0, 0]), u16::from_ne_bytes([0, 1]) as u32];
@@ -29,15 +29,6 @@ pub struct Constants {
 /// Builds ours, and C by clang; answers where the objects are.
 pub fn build() -> Result<[PathBuf; 2]> {
     bpf::build(None)?;
-    Ok([workspace::target("bpf/docker-passthrough.o"), clang("peers")?])
-}
-
-/// Builds what watches over waits; answers where the object is.
-pub fn build_waits() -> Result<PathBuf> {
-    clang("waits")
-}
-
-fn clang(name: &str) -> Result<PathBuf> {
     // Which headers belong to the C library is the architecture's business.
     let headers = PathBuf::from(format!("/usr/include/{}-linux-gnu", std::env::consts::ARCH));
     let asm = headers.join("asm/types.h");
@@ -45,16 +36,15 @@ fn clang(name: &str) -> Result<PathBuf> {
         Need::program("clang", &["clang"]),
         Need::new("the kernel's headers", &["linux-libc-dev"], move || asm.exists()),
     ];
-    packages::ensure("the benchmark's C programs", &needs)?;
+    packages::ensure("measuring against C", &needs)?;
     let folder = workspace::target("bench");
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    let [source, object] = [workspace::root().join(SOURCES), folder].map(|folder| folder.join(name));
-    let [source, object] = [source.with_extension("c"), object.with_extension("o")];
+    let peers = folder.join("peers.o");
     let mut clang = command("clang");
     clang.args(["-O2", "-g", "-target", "bpf", "-mcpu=v3", "-Wall", "-Werror", "-I"]).arg(headers);
-    clang.arg("-c").arg(source).arg("-o").arg(&object);
-    process::step(&format!("Building {name}.c with clang"), &mut clang, LIMIT)?;
-    Ok(object)
+    clang.arg("-c").arg(workspace::root().join(SOURCE)).arg("-o").arg(&peers);
+    process::step("Building the C programs with clang", &mut clang, LIMIT)?;
+    Ok([workspace::target("bpf/docker-passthrough.o"), peers])
 }
 
 /// A loaded program. What it was loaded from lives as long.

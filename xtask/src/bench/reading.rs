@@ -1,22 +1,23 @@
 //! Reading the statistics of many endpoints, beside what one would read them with otherwise.
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::Args;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::{Value, json};
 
 use super::figures::{Samples, table};
-use super::lab::{Cost, NO_ENGINE, Namespaces, Server, batch, milliseconds, output};
+use super::lab::{self, Cost, NO_ENGINE, Namespaces, STALE, Server, batch, milliseconds, output};
 use crate::daemon::{Scratch, unique};
 use crate::packages::{self, Need};
 use crate::process::command;
 use crate::step::{Step, note};
-use crate::{build, interrupt, must_be_root};
+use crate::{interrupt, must_be_root};
 
 /// How it is measured.
 #[derive(Args)]
@@ -24,6 +25,12 @@ pub struct Options {
     /// A JSON object in place of tables
     #[arg(long)]
     json: bool,
+    /// A driver to measure [default: this one, built for it]
+    #[arg(long, value_name = "PATH")]
+    driver: Option<PathBuf>,
+    /// An older driver, whose `stats` reads the same endpoints in the same turns
+    #[arg(long, value_name = "PATH")]
+    beside: Option<PathBuf>,
     /// How often each way of reading takes its turn
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     turns: u32,
@@ -32,8 +39,8 @@ pub struct Options {
     endpoints: Vec<u32>,
 }
 
-/// A scrape serves others for half a second.
-const STALE: Duration = Duration::from_millis(600);
+/// How many endpoints are made at the same time.
+const MAKERS: usize = 16;
 
 const FILES: [&str; 6] = ["rx_packets", "rx_bytes", "rx_dropped", "tx_packets", "tx_bytes", "tx_dropped"];
 
@@ -41,6 +48,7 @@ const FILES: [&str; 6] = ["rx_packets", "rx_bytes", "rx_dropped", "tx_packets", 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Stats,
+    Older,
     Scrape,
     Ip,
     Sysfs,
@@ -48,11 +56,12 @@ enum Way {
 }
 
 impl Way {
-    const ALL: [Self; 5] = [Self::Stats, Self::Scrape, Self::Ip, Self::Sysfs, Self::Proc];
+    const ALL: [Self; 6] = [Self::Stats, Self::Older, Self::Scrape, Self::Ip, Self::Sysfs, Self::Proc];
 
     fn what(self) -> &'static str {
         match self {
             Self::Stats => "docker-passthrough stats --json",
+            Self::Older => "the same of an older driver",
             Self::Scrape => "a scrape of serve --metrics",
             Self::Ip => "ip -n … -s -j link, each",
             Self::Sysfs => "sysfs, mounted in each",
@@ -82,7 +91,7 @@ struct Table {
 pub fn run(options: &Options) -> Result<()> {
     must_be_root("bench reading", "netdevs and BPF programs")?;
     packages::ensure("the benchmark", &[Need::program("ip", &["iproute2"])])?;
-    let binary = build::driver(true)?;
+    let binary = lab::driver(options.driver.as_deref())?;
     let name = format!("bench-{}", unique()?);
     let scratch = Scratch::new(&name)?;
     let mut scene = Scene {
@@ -92,6 +101,7 @@ pub fn run(options: &Options) -> Result<()> {
         scratch: &scratch,
         inside: Vec::new(),
         id: name.trim_start_matches("bench-").to_owned(),
+        older: options.beside.as_deref(),
     };
     let mut sizes = options.endpoints.clone();
     sizes.sort_unstable();
@@ -122,6 +132,7 @@ struct Scene<'a> {
     /// The namespaces' names.
     inside: Vec<String>,
     id: String,
+    older: Option<&'a Path>,
 }
 
 impl Scene<'_> {
@@ -134,26 +145,46 @@ impl Scene<'_> {
         let mut step = Step::begin(&format!("Making {} endpoints", to - from));
         let names: Vec<_> = (from..to).map(|at| format!("b{}-{at}", self.id)).collect();
         self.namespaces.add(&names)?;
-        let pairs = names.chunks(2).map(|pair| {
-            let far = pair.get(1).cloned().unwrap_or_else(|| format!("{}f", pair[0]));
-            format!("link add {} type veth peer name {far}", pair[0])
-        });
-        batch(self.scratch, pairs)?;
-        for name in &names {
-            interrupt::check()?;
-            step.tick(name);
-            self.server.hand_out(name, name, &json!({}))?;
-            self.inside.push(name.clone());
-        }
-        let moves = names.iter().map(|name| format!("link set {name} netns {name} name eth0 up"));
-        batch(self.scratch, moves)?;
+        let (made, share) = (AtomicUsize::new(0), names.len().div_ceil(MAKERS).next_multiple_of(2));
+        thread::scope(|scope| {
+            let makers = names.chunks(share).map(|names| {
+                let (scene, made) = (&*self, &made);
+                scope.spawn(move || {
+                    for pair in names.chunks(2) {
+                        interrupt::check()?;
+                        scene.make(pair)?;
+                        made.fetch_add(pair.len(), Ordering::Relaxed);
+                    }
+                    anyhow::Ok(())
+                })
+            });
+            let makers: Vec<_> = makers.collect();
+            while makers.iter().any(|maker| !maker.is_finished()) {
+                step.tick(&made.load(Ordering::Relaxed).to_string());
+                thread::sleep(Duration::from_millis(50));
+            }
+            makers.into_iter().try_for_each(|maker| maker.join().map_err(|_| anyhow!("a maker panicked"))?)
+        })?;
+        self.inside.extend(names);
         step.done();
         Ok(())
     }
 
+    fn make(&self, pair: &[String]) -> Result<()> {
+        let far = pair.get(1).cloned().unwrap_or_else(|| format!("{}f", pair[0]));
+        let make = format!("link add {} type veth peer name {far}", pair[0]);
+        batch(self.scratch, [make].into_iter())?;
+        for name in pair {
+            self.server.hand_out(name, name, &json!({}))?;
+        }
+        let moves = pair.iter().map(|name| format!("link set {name} netns {name} name eth0 up"));
+        batch(self.scratch, moves)
+    }
+
     fn measure(&self, turns: u32) -> Result<Table> {
-        let mut rows: Vec<_> =
-            Way::ALL.map(|way| Row { way, wall: Samples::default(), cpu: Samples::default() }).into();
+        let ways = Way::ALL.into_iter().filter(|way| *way != Way::Older || self.older.is_some());
+        let rows = ways.map(|way| Row { way, wall: Samples::default(), cpu: Samples::default() });
+        let mut rows: Vec<_> = rows.collect();
         let endpoints = self.inside.len();
         let mut step = Step::begin(&format!("Reading {endpoints} endpoints, {turns} turns"));
         // The first turn warms up.
@@ -174,10 +205,11 @@ impl Scene<'_> {
 
     fn read(&self, way: Way) -> Result<Cost> {
         match way {
-            Way::Stats => {
+            Way::Stats | Way::Older => {
+                let older = self.older.filter(|_| way == Way::Older);
                 let mut found = Vec::new();
                 let cost = Cost::of(|| {
-                    found = output(&mut self.server.command(&["stats", "--json"]))?;
+                    found = output(&mut self.server.command_of(older, &["stats", "--json"]))?;
                     Ok(())
                 })?;
                 self.check(&found)?;
@@ -253,7 +285,7 @@ fn in_each(names: &[String], mut look: impl FnMut(&Path) -> Result<()> + Send) -
         })
     };
     thread::scope(|scope| scope.spawn(travel).join())
-        .map_err(|_| anyhow::anyhow!("the thread between namespaces panicked"))?
+        .map_err(|_| anyhow!("the thread between namespaces panicked"))?
 }
 
 impl Table {

@@ -1,5 +1,6 @@
 //! Throughput and processor time of a container's netdev with and without counters, and of what else there is.
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -7,13 +8,13 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::figures::{Samples, table};
-use super::lab::{NO_ENGINE, Namespaces, Server, batch, batch_in, output};
+use super::lab::{self, NO_ENGINE, Namespaces, Server, batch, batch_in, output};
 use super::traffic::{self, Moved, Route};
 use crate::daemon::{Scratch, Undo, unique};
 use crate::packages::{self, Need};
 use crate::process::{self, command};
 use crate::step::{Step, note};
-use crate::{build, interrupt, must_be_root};
+use crate::{interrupt, must_be_root};
 
 /// How it is measured.
 #[derive(Args)]
@@ -21,6 +22,9 @@ pub struct Options {
     /// A JSON object in place of tables
     #[arg(long)]
     json: bool,
+    /// A driver to measure [default: this one, built for it]
+    #[arg(long, value_name = "PATH")]
+    driver: Option<PathBuf>,
     /// How often each netdev takes its turn
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     turns: u32,
@@ -131,7 +135,7 @@ pub fn run(options: &Options) -> Result<()> {
     must_be_root("bench throughput", "netdevs and BPF programs")?;
     let needs = [Need::program("ip", &["iproute2"]), Need::program("nft", &["nftables"])];
     packages::ensure("the benchmark", &needs)?;
-    let binary = build::driver(true)?;
+    let binary = lab::driver(options.driver.as_deref())?;
     let id = unique()?;
     let name = format!("bench-{id}");
     let scratch = Scratch::new(&name)?;

@@ -40,7 +40,7 @@ pub struct Options {
 }
 
 /// How many endpoints are made at the same time.
-const MAKERS: usize = 16;
+const MAKERS: usize = 4;
 
 const FILES: [&str; 6] = ["rx_packets", "rx_bytes", "rx_dropped", "tx_packets", "tx_bytes", "tx_dropped"];
 
@@ -108,16 +108,17 @@ pub fn run(options: &Options) -> Result<()> {
     let mut tables = Vec::new();
     for size in sizes {
         scene.grow(size as usize)?;
-        tables.push(scene.measure(options.turns)?);
+        let table = scene.measure(options.turns)?;
+        if !options.json {
+            println!("{} endpoints\n{}", table.endpoints, table.text());
+        }
+        tables.push(table);
     }
     drop(scene);
     if options.json {
         let tables: Vec<_> = tables.iter().map(Table::json).collect();
         println!("{}", serde_json::to_string_pretty(&json!({"reading": tables}))?);
         return Ok(());
-    }
-    for table in &tables {
-        println!("{} endpoints\n{}", table.endpoints, table.text());
     }
     note("ms: the median of all turns, and its quartiles; cpu: processor time, of the driver for a scrape;");
     note("of ours: the median of the ratios to `stats --json` in the same turn.");
@@ -144,7 +145,6 @@ impl Scene<'_> {
         }
         let mut step = Step::begin(&format!("Making {} endpoints", to - from));
         let names: Vec<_> = (from..to).map(|at| format!("b{}-{at}", self.id)).collect();
-        self.namespaces.add(&names)?;
         let (made, share) = (AtomicUsize::new(0), names.len().div_ceil(MAKERS).next_multiple_of(2));
         thread::scope(|scope| {
             let makers = names.chunks(share).map(|names| {
@@ -165,6 +165,10 @@ impl Scene<'_> {
             }
             makers.into_iter().try_for_each(|maker| maker.join().map_err(|_| anyhow!("a maker panicked"))?)
         })?;
+        // Last, as the driver looks for what stands on a netdev in every namespace that there is.
+        self.namespaces.add(&names)?;
+        let moves = names.iter().map(|name| format!("link set {name} netns {name} name eth0 up"));
+        batch(self.scratch, moves)?;
         self.inside.extend(names);
         step.done();
         Ok(())
@@ -177,8 +181,7 @@ impl Scene<'_> {
         for name in pair {
             self.server.hand_out(name, name, &json!({}))?;
         }
-        let moves = pair.iter().map(|name| format!("link set {name} netns {name} name eth0 up"));
-        batch(self.scratch, moves)
+        Ok(())
     }
 
     fn measure(&self, turns: u32) -> Result<Table> {

@@ -166,9 +166,12 @@ pub fn ask(socket: &Path, method: &str, path: &str, headers: &str, body: &str) -
 
 /// As Docker makes them.
 pub fn id() -> Result<String> {
-    let mut bytes = [0; 32];
-    fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context("an id")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let mut id = String::new();
+    while id.len() < 64 {
+        let uuid = fs::read_to_string("/proc/sys/kernel/random/uuid").context("asking for a uuid")?;
+        id.extend(uuid.chars().filter(char::is_ascii_hexdigit));
+    }
+    Ok(id)
 }
 
 /// Network namespaces that `ip netns` knows; they end with all that is in them.

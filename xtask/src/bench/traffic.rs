@@ -61,40 +61,40 @@ pub fn stream(route: Route<'_>, time: Duration) -> Result<Moved> {
     let listener = within(route.to, || TcpListener::bind((route.address, PORT)).context("listening"))?;
     let receive = || -> Result<(u64, Instant, Duration)> {
         let (mut stream, _) = listener.accept().context("accepting")?;
-        let (mut buffer, mut received) = (vec![0; CHUNK], 0);
+        let (mut buffer, mut amount) = (vec![0; CHUNK], 0);
         loop {
             match stream.read(&mut buffer).context("receiving")? {
-                0 => return Ok((received, Instant::now(), thread_cpu()?)),
-                count => received += count as u64,
+                0 => return Ok((amount, Instant::now(), thread_cpu()?)),
+                count => amount += count as u64,
             }
         }
     };
     let send = || -> Result<(Instant, Duration)> {
         enter(route.from)?;
-        let timeout = Duration::from_secs(5);
+        let patience = Duration::from_secs(5);
         let mut stream =
-            TcpStream::connect_timeout(&(route.address, PORT).into(), timeout).context("connecting")?;
+            TcpStream::connect_timeout(&(route.address, PORT).into(), patience).context("connecting")?;
         let (chunk, begun) = (vec![0; CHUNK], Instant::now());
         while begun.elapsed() < time {
-            stream.write_all(&chunk).context("sending")?;
+            stream.write_all(&chunk).context("writing")?;
         }
         drop(stream);
         Ok((begun, thread_cpu()?))
     };
-    let (sent, received) = thread::scope(|scope| {
-        let sender = scope.spawn(send);
+    let (near, far) = thread::scope(|scope| {
+        let near = scope.spawn(send);
+        let far = scope.spawn(receive);
+        let near = near.join();
         // It would wait for ever for one that could not connect.
-        let receiver = scope.spawn(receive);
-        let sent = sender.join();
-        if !matches!(sent, Ok(Ok(_))) {
+        if !matches!(near, Ok(Ok(_))) {
             let _ = within(route.to, || TcpStream::connect((route.address, PORT)).context("unblocking"));
         }
-        (sent, receiver.join())
+        (near, far.join())
     });
-    let (begun, sender) = sent.map_err(|_| anyhow!("the sender panicked"))??;
-    let (amount, ended, receiver) = received.map_err(|_| anyhow!("the receiver panicked"))??;
+    let (begun, writing) = near.map_err(|_| anyhow!("the thread that sends panicked"))??;
+    let (amount, ended, reading) = far.map_err(|_| anyhow!("the thread that receives panicked"))??;
     let kernel = softirq_cpu()?.saturating_sub(before);
-    Ok(Moved { amount, wall: ended.saturating_duration_since(begun), cpu: sender + receiver + kernel })
+    Ok(Moved { amount, wall: ended.saturating_duration_since(begun), cpu: writing + reading + kernel })
 }
 
 /// As many frames as one thread sends in that time. Nobody reads them: all the work is the sender's.

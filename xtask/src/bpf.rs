@@ -99,8 +99,9 @@ fn build_object(compiler: &Compiler, bin: &Path, tree: &Tree, object: &Object) -
         cargo.arg("--locked");
     }
     match compiler.origin {
-        // aya-ebpf alone may use what is unstable; with `1` its build script would ask for build-std.
-        Origin::Debian => cargo.env("RUSTC_BOOTSTRAP", "aya_ebpf"),
+        // aya-ebpf and the programs alone may use what is unstable; with `1` aya-ebpf's build script would ask
+        // for build-std.
+        Origin::Debian => cargo.env("RUSTC_BOOTSTRAP", "aya_ebpf,docker_passthrough"),
         Origin::Nightly => cargo.args(["-Z", "build-std=core"]),
     };
     cargo.env("RUSTC_WRAPPER", workspace::root().join("xtask/bpf-rustc.sh"));
@@ -115,7 +116,7 @@ fn build_object(compiler: &Compiler, bin: &Path, tree: &Tree, object: &Object) -
 
 fn flags(compiler: &Compiler, tree: &Tree, build: &Path) -> Result<Vec<String>> {
     let mut flags: Vec<_> =
-        ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Clinker=bpf-linker"].map(ToString::to_string).into();
+        ["-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf", "-Clinker=bpf-linker"].map(ToString::to_string).into();
     // The layout of pt_regs, which follows the machine that loads the program.
     let arch = match std::env::consts::ARCH {
         riscv if riscv.starts_with("riscv64") => "riscv64",

@@ -1,4 +1,6 @@
 //! Frames by class: `driver_common` says what each is.
+use core::ptr;
+
 use driver_common::Detailed;
 
 use crate::{
@@ -50,8 +52,13 @@ impl<'a> Usual<'a> {
     #[inline(always)]
     pub fn count(&self, classes: &mut Detailed, packets: u64) {
         // SAFETY: the frame has these two bytes before the rest of its header.
-        let to = unsafe { *(core::ptr::from_ref(self.ethernet).cast::<u16>().sub(1)) };
-        cast(classes, to, self.ethernet.to, packets);
+        let (first, to) = unsafe {
+            let start = ptr::from_ref(self.ethernet).cast::<u16>().sub(1);
+            (*start.cast::<u8>(), start)
+        };
+        // SAFETY: as above.
+        let is_broadcast = || unsafe { *to } == u16::MAX && self.ethernet.to == u32::MAX;
+        cast(classes, first, is_broadcast, packets);
         let network = if self.is_ipv4 { &mut classes.ipv4 } else { &mut classes.ipv6 };
         *network += packets;
         transport(classes, self.protocol, packets);
@@ -69,7 +76,7 @@ pub fn count<F: Frame>(classes: &mut Detailed, frame: &F, frames: &Frames, is_ta
         network(classes, frame, start, u16::from_be(ethertype), packets);
     } else {
         let [a, b, c, d, e, f] = frame.load(0);
-        cast(classes, u16::from_ne_bytes([a, b]), u32::from_ne_bytes([c, d, e, f]), packets);
+        cast(classes, a, || a & b & c & d & e & f == 0xff, packets);
         behind_tags(frame, classes, packets, is_tagged);
     }
     if packets == 1 {
@@ -81,11 +88,12 @@ pub fn count<F: Frame>(classes: &mut Detailed, frame: &F, frames: &Frames, is_ta
     }
 }
 
+/// By the MAC that they go to: its first byte, and whether all bits are set.
 #[inline(always)]
-fn cast(classes: &mut Detailed, to: u16, to_rest: u32, packets: u64) {
-    let class = if u16::from_le(to) & 1 == 0 {
+fn cast(classes: &mut Detailed, first: u8, is_broadcast: impl FnOnce() -> bool, packets: u64) {
+    let class = if first & 1 == 0 {
         &mut classes.unicast
-    } else if to == u16::MAX && to_rest == u32::MAX {
+    } else if is_broadcast() {
         &mut classes.broadcast
     } else {
         &mut classes.multicast

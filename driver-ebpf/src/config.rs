@@ -38,6 +38,6 @@ pub fn is_ethernet() -> bool {
 
 /// The endpoint's MAC as the words that a frame has at offsets 6 and 10, in the machine's order.
 #[inline(always)]
-pub fn source_mac() -> (u32, u16) {
-    (constant!(placeholder::SOURCE_MAC_HEAD), constant!(placeholder::SOURCE_MAC_TAIL) as u16)
+pub fn source_mac() -> [u32; 2] {
+    [constant!(placeholder::SOURCE_MAC_HEAD), constant!(placeholder::SOURCE_MAC_TAIL)]
 }

@@ -27,8 +27,8 @@ impl Ethernet {
 
     /// Whether it comes from another MAC.
     #[inline(always)]
-    pub fn is_not_from(&self, mac: (u32, u16)) -> bool {
-        self.from != mac.0 || self.from_rest != mac.1
+    pub fn is_not_from(&self, mac: [u32; 2]) -> bool {
+        (self.from ^ mac[0]) | (u32::from(self.from_rest) ^ mac[1]) != 0
     }
 }
 

@@ -152,8 +152,8 @@ fn is_foreign(ctx: &TcContext) -> bool {
         return false;
     }
     // Not in the linear part perhaps, which a sender of paged frames can bring about.
-    match (ctx.load(SOURCE_MAC_OFFSET), ctx.load(SOURCE_MAC_OFFSET + 4)) {
-        (Ok(head), Ok(tail)) => (head, tail) != config::source_mac(),
+    match (ctx.load::<u32>(SOURCE_MAC_OFFSET), ctx.load::<u16>(SOURCE_MAC_OFFSET + 4)) {
+        (Ok(head), Ok(tail)) => [head, tail.into()] != config::source_mac(),
         _ => true,
     }
 }

@@ -113,9 +113,8 @@ fn tables(ours: &Path, peers: &Path) -> Result<Vec<Table>> {
     let row = |what, program: Result<Loaded>, (frame, context), answer| -> Result<Row> {
         Ok(Row { what, program: program?, frame, context, answer, samples: Samples::default() })
     };
-    let own = |name: &str, spoof_check| {
-        Loaded::ours(ours, name, Constants { spoof_check, source_mac: OWN_MAC })
-    };
+    let own =
+        |name: &str, spoof_check| Loaded::ours(ours, name, Constants { spoof_check, source_mac: OWN_MAC });
     let peer = |name: &str| Loaded::peer(peers, name);
     let [xdp, xdp_frags, xdp_detailed] =
         ["passthru_rx_xdp", "passthru_rx_xdp_frags", "passthru_rx_xdp_detailed"];

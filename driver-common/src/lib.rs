@@ -129,9 +129,52 @@ pub struct DetailedCounters {
     pub tx_detailed: Detailed,
 }
 
-/// `SPOOF_CHECK`: source MACs are not looked at (a link layer that is not Ethernet).
+/// `Constants::spoof_check`: source MACs are not looked at (a link layer that is not Ethernet).
 pub const SPOOF_OFF: u32 = 0;
-/// `SPOOF_CHECK`: frames with a foreign source MAC are counted and sent.
+/// `Constants::spoof_check`: frames with a foreign source MAC are counted and sent.
 pub const SPOOF_COUNT: u32 = 1;
-/// `SPOOF_CHECK`: frames with a foreign source MAC are counted and dropped.
+/// `Constants::spoof_check`: frames with a foreign source MAC are counted and dropped.
 pub const SPOOF_DROP: u32 = 2;
+
+/// What instructions of the programs set registers to until a loader [fills](Constants::fill) in constants:
+/// numbers that nothing else in them has.
+pub mod placeholder {
+    /// [`Constants::spoof_check`](super::Constants::spoof_check).
+    pub const SPOOF_CHECK: i32 = 0x6470_7401;
+    /// The first word of [`Constants::source_mac`](super::Constants::source_mac).
+    pub const SOURCE_MAC_HEAD: i32 = 0x6470_7402;
+    /// The second.
+    pub const SOURCE_MAC_TAIL: i32 = 0x6470_7403;
+}
+
+/// What the programs know of the endpoint that they are loaded for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Constants {
+    /// One of `SPOOF_…`.
+    pub spoof_check: u32,
+    /// The endpoint's MAC as the two words that a frame has at offsets 6 and 10, in the machine's order.
+    pub source_mac: [u32; 2],
+}
+
+impl Constants {
+    /// What an instruction with this opcode and immediate is to have for an immediate: another one if it sets
+    /// a register to a [`placeholder`].
+    #[must_use]
+    pub const fn fill(&self, opcode: u8, immediate: i32) -> i32 {
+        /// `BPF_ALU | BPF_MOV | BPF_K`, and the same with `BPF_ALU64`.
+        const SET: [u8; 2] = [0xb4, 0xb7];
+        if opcode != SET[0] && opcode != SET[1] {
+            return immediate;
+        }
+        match immediate {
+            placeholder::SPOOF_CHECK => signed(self.spoof_check),
+            placeholder::SOURCE_MAC_HEAD => signed(self.source_mac[0]),
+            placeholder::SOURCE_MAC_TAIL => signed(self.source_mac[1]),
+            other => other,
+        }
+    }
+}
+
+const fn signed(word: u32) -> i32 {
+    i32::from_ne_bytes(word.to_ne_bytes())
+}

@@ -1,8 +1,10 @@
 //! Frames by class: `driver_common` says what each is.
+use core::ptr;
+
 use driver_common::Detailed;
 
 use crate::{
-    frame::Frame,
+    frame::{Ethernet, Frame},
     protocol::{self, ARP, ICMP, ICMPV6, IPV4, IPV6, QINQ, TCP, UDP, VLAN},
     segments::Frames,
 };
@@ -14,15 +16,53 @@ const MAX_EXTENSIONS: u32 = 6;
 /// Of an IPv6 fragment header's third and fourth byte.
 const FRAGMENT_OFFSET: u16 = 0xfff8;
 
-/// What nearly all frames begin with. The kernel aligns them so that what follows the Ethernet header is
-/// aligned to 4; so are these fields then, to their size.
-#[repr(C, packed(2))]
+const IPV4_IN_FRAME: u16 = IPV4.to_be();
+const IPV6_IN_FRAME: u16 = IPV6.to_be();
+
+/// What nearly all frames begin with.
+#[repr(C)]
 struct Head {
-    to: u16,
-    to_rest: u32,
-    from: [u16; 3],
-    ethertype: u16,
+    ethernet: Ethernet,
     ip: [u8; 20],
+}
+
+/// A frame as nearly all are: its classes but the size can be told from its first bytes.
+pub struct Usual<'a> {
+    /// Without the two bytes before.
+    pub ethernet: &'a Ethernet,
+    is_ipv4: bool,
+    protocol: u8,
+}
+
+impl<'a> Usual<'a> {
+    #[inline(always)]
+    pub fn of<F: Frame>(frame: &'a F) -> Option<Self> {
+        // SAFETY: integers only, and aligned as `Ethernet` says.
+        let Head { ethernet, ip } = unsafe { frame.head::<Head>(Ethernet::OFFSET)? };
+        match ethernet.ethertype {
+            IPV4_IN_FRAME => Some(Self { ethernet, is_ipv4: true, protocol: ip[9] }),
+            IPV6_IN_FRAME if matches!(ip[6], TCP | UDP) => {
+                Some(Self { ethernet, is_ipv4: false, protocol: ip[6] })
+            }
+            _ => None,
+        }
+    }
+
+    /// Counts so many of it, by all but the size.
+    #[inline(always)]
+    pub fn count(&self, classes: &mut Detailed, packets: u64) {
+        // SAFETY: the frame has these two bytes before the rest of its header.
+        let (first, to) = unsafe {
+            let start = ptr::from_ref(self.ethernet).cast::<u16>().sub(1);
+            (*start.cast::<u8>(), start)
+        };
+        // SAFETY: as above.
+        let is_broadcast = || unsafe { *to } == u16::MAX && self.ethernet.to == u32::MAX;
+        cast(classes, first, is_broadcast, packets);
+        let network = if self.is_ipv4 { &mut classes.ipv4 } else { &mut classes.ipv6 };
+        *network += packets;
+        transport(classes, self.protocol, packets);
+    }
 }
 
 /// Counts frames that an skb or an XDP frame stands for; `is_tagged` if a VLAN tag is beside its bytes.
@@ -34,27 +74,9 @@ pub fn count<F: Frame>(classes: &mut Detailed, frame: &F, frames: &Frames, is_ta
     }
     if let Some((start, ethertype)) = frame.without_ethernet() {
         network(classes, frame, start, u16::from_be(ethertype), packets);
-    } else if frame.has(size_of::<Head>()) {
-        // SAFETY: as just asked, and integers only.
-        let head = unsafe { frame.head::<Head>() };
-        cast(classes, head.to, head.to_rest, packets);
-        // Without a call where all can be told from these bytes.
-        match (u16::from_be(head.ethertype), head.ip[6]) {
-            (IPV4, _) => {
-                classes.ipv4 += packets;
-                transport(classes, head.ip[9], packets);
-            }
-            (IPV6, next @ (TCP | UDP)) => {
-                classes.ipv6 += packets;
-                transport(classes, next, packets);
-            }
-            (IPV6 | VLAN | QINQ, _) => behind_tags(frame, classes, packets, is_tagged),
-            (ARP, _) => classes.arp += packets,
-            _ => classes.other_ethertype += packets,
-        }
     } else {
         let [a, b, c, d, e, f] = frame.load(0);
-        cast(classes, u16::from_ne_bytes([a, b]), u32::from_ne_bytes([c, d, e, f]), packets);
+        cast(classes, a, || a & b & c & d & e & f == 0xff, packets);
         behind_tags(frame, classes, packets, is_tagged);
     }
     if packets == 1 {
@@ -66,43 +88,55 @@ pub fn count<F: Frame>(classes: &mut Detailed, frame: &F, frames: &Frames, is_ta
     }
 }
 
+/// By the MAC that they go to: its first byte, and whether all bits are set.
 #[inline(always)]
-fn cast(classes: &mut Detailed, to: u16, to_rest: u32, packets: u64) {
-    if u16::from_le(to) & 1 == 0 {
-        classes.unicast += packets;
-    } else if to == u16::MAX && to_rest == u32::MAX {
-        classes.broadcast += packets;
+fn cast(classes: &mut Detailed, first: u8, is_broadcast: impl FnOnce() -> bool, packets: u64) {
+    let class = if first & 1 == 0 {
+        &mut classes.unicast
+    } else if is_broadcast() {
+        &mut classes.broadcast
     } else {
-        classes.multicast += packets;
+        &mut classes.multicast
+    };
+    *class += packets;
+}
+
+/// By the size of each of several that are equally long, of which the bytes of all are known. Most are full, and
+/// told without a division.
+#[inline(always)]
+pub fn sizes(classes: &mut Detailed, bytes: u64, packets: u64) {
+    if bytes > packets * (1518 - FCS) {
+        classes.pkts_1519_to_max_octets += packets;
+    } else if bytes > packets * (1023 - FCS) {
+        classes.pkts_1024_to_1518_octets += packets;
+    } else {
+        size(classes, bytes / packets, packets);
     }
 }
 
-/// In the order that most frames, which are full or acknowledgements, are done with the soonest.
+/// By their size. In the order that most frames, which are acknowledgements or full, are done with the soonest.
 #[inline(always)]
-fn size(classes: &mut Detailed, bytes: u64, packets: u64) {
-    if bytes > 1023 - FCS {
-        if bytes > 1518 - FCS {
-            classes.pkts_1519_to_max_octets += packets;
-        } else {
-            classes.pkts_1024_to_1518_octets += packets;
-        }
+pub fn size(classes: &mut Detailed, bytes: u64, packets: u64) {
+    let class = if bytes <= 64 - FCS {
+        &mut classes.pkts_64_octets
+    } else if bytes > 1518 - FCS {
+        &mut classes.pkts_1519_to_max_octets
+    } else if bytes > 1023 - FCS {
+        &mut classes.pkts_1024_to_1518_octets
     } else if bytes <= 127 - FCS {
-        if bytes <= 64 - FCS {
-            classes.pkts_64_octets += packets;
-        } else {
-            classes.pkts_65_to_127_octets += packets;
-        }
+        &mut classes.pkts_65_to_127_octets
     } else if bytes <= 255 - FCS {
-        classes.pkts_128_to_255_octets += packets;
+        &mut classes.pkts_128_to_255_octets
     } else if bytes <= 511 - FCS {
-        classes.pkts_256_to_511_octets += packets;
+        &mut classes.pkts_256_to_511_octets
     } else {
-        classes.pkts_512_to_1023_octets += packets;
-    }
+        &mut classes.pkts_512_to_1023_octets
+    };
+    *class += packets;
 }
 
 /// Any frame.
-#[inline(never)]
+#[inline(always)]
 fn behind_tags<F: Frame>(frame: &F, classes: &mut Detailed, packets: u64, is_tagged: bool) {
     let mut offset = 12;
     let mut ethertype = u16::from_be_bytes(frame.load(offset));
@@ -138,12 +172,13 @@ fn network<F: Frame>(classes: &mut Detailed, frame: &F, start: u32, ethertype: u
 /// By a protocol as IPv4 names it.
 #[inline(always)]
 fn transport(classes: &mut Detailed, protocol: u8, packets: u64) {
-    match protocol {
-        TCP => classes.tcp += packets,
-        UDP => classes.udp += packets,
-        ICMP => classes.icmp += packets,
-        _ => {}
-    }
+    let class = match protocol {
+        TCP => &mut classes.tcp,
+        UDP => &mut classes.udp,
+        ICMP => &mut classes.icmp,
+        _ => return,
+    };
+    *class += packets;
 }
 
 /// What the extension headers end with, as IPv4 has it.

@@ -9,6 +9,29 @@ use aya_ebpf::{
 
 use crate::headers;
 
+/// An Ethernet header without its first two bytes. The kernel aligns frames so that what follows it is aligned
+/// to 4, and so are then these fields; the verifier refuses the program on machines that need it and don't.
+#[repr(C)]
+pub struct Ethernet {
+    /// The rest of the MAC that it goes to.
+    pub to: u32,
+    from: u32,
+    from_rest: u16,
+    /// As the frame has it.
+    pub ethertype: u16,
+}
+
+impl Ethernet {
+    /// Where it begins.
+    pub const OFFSET: usize = 2;
+
+    /// Whether it comes from another MAC.
+    #[inline(always)]
+    pub fn is_not_from(&self, mac: [u32; 2]) -> bool {
+        (self.from ^ mac[0]) | (u32::from(self.from_rest) ^ mac[1]) != 0
+    }
+}
+
 /// A context that has a frame.
 pub trait Frame {
     /// Where its first bytes are, and where those end that can be read without a call.
@@ -22,21 +45,18 @@ pub trait Frame {
     /// Ethernet.
     fn without_ethernet(&self) -> Option<(u32, u16)>;
 
-    /// Whether so many bytes can be read without a call.
-    #[inline(always)]
-    fn has(&self, bytes: usize) -> bool {
-        let (start, end) = self.linear();
-        start + bytes <= end
-    }
-
-    /// The beginning of the frame as some type.
+    /// What the frame has at some offset, if it can be read without a call.
     ///
     /// # Safety
-    /// The frame [`has`](Self::has) so many bytes, and any are valid for the type.
+    /// Any bytes are valid for the type, and aligned for it at that offset.
     #[inline(always)]
-    unsafe fn head<T>(&self) -> &T {
-        // SAFETY: as the caller says.
-        unsafe { &*(self.linear().0 as *const T) }
+    unsafe fn head<T>(&self, offset: usize) -> Option<&T> {
+        let (start, end) = self.linear();
+        if start + offset + size_of::<T>() > end {
+            return None;
+        }
+        // SAFETY: within the frame, as just compared; the rest is as the caller says.
+        Some(unsafe { &*((start + offset) as *const T) })
     }
 }
 

@@ -5,7 +5,6 @@
 use core::{mem::MaybeUninit, ptr};
 
 use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_load_bytes};
-use driver_common::SPOOF_OFF;
 
 use crate::{
     config,
@@ -37,27 +36,23 @@ pub struct Headers {
     pub not_on_wire: u32,
 }
 
-/// The headers of TCP in an Ethernet frame without tags, options or extension headers, none of it paged: what
-/// GRO mostly makes.
+/// How long the headers are of TCP in an Ethernet frame without tags, options of IPv4 or extension headers.
 #[inline(always)]
-pub fn usual(skb: &__sk_buff) -> Option<Headers> {
-    if config::SPOOF_CHECK.load() == SPOOF_OFF {
-        return None;
-    }
+pub fn usual(skb: &__sk_buff) -> Option<u32> {
     let (data, end) = (skb.data as usize, skb.data_end as usize);
-    if data + IPV6_TCP_START + TCP_HEADER > end {
+    if data + IPV4_TCP_START + TCP_HEADER > end {
         return None;
     }
     // SAFETY: only of offsets within what was just compared.
     let byte = |offset: usize| unsafe { *((data + offset) as *const u8) };
-    let ethertype = u16::from_be_bytes([byte(12), byte(13)]);
-    let (network, data_offset) = match ethertype {
+    let (network, data_offset) = match u16::from_be_bytes([byte(12), byte(13)]) {
         IPV4 if byte(14) == 0x45 && byte(23) == TCP => (IPV4_TCP_START, byte(IPV4_TCP_START + 12)),
-        IPV6 if byte(20) == TCP => (IPV6_TCP_START, byte(IPV6_TCP_START + 12)),
+        IPV6 if byte(20) == TCP && data + IPV6_TCP_START + TCP_HEADER <= end => {
+            (IPV6_TCP_START, byte(IPV6_TCP_START + 12))
+        }
         _ => return None,
     };
-    let all = network as u32 + u32::from(data_offset >> 4) * 4;
-    Some(Headers { network: network as u32, all, not_on_wire: 0 })
+    Some(network as u32 + u32::from(data_offset >> 4) * 4)
 }
 
 /// The headers. Where the frame ends early, zeros are read.
@@ -96,7 +91,7 @@ fn read<const N: usize>(skb: &__sk_buff, offset: u32) -> [u8; N] {
 /// Ethernet: there is nothing before raw IP, and IPoIB has a header of its own.
 #[inline(always)]
 pub fn without_ethernet(skb: &__sk_buff) -> Option<(u32, u16)> {
-    if config::SPOOF_CHECK.load() != SPOOF_OFF {
+    if config::is_ethernet() {
         return None;
     }
     let ethertype = skb.protocol as u16;

@@ -4,6 +4,8 @@
 //! nor TCX tells a program whom it works for, and an ifindex is unique only within a namespace.
 #![no_std]
 #![no_main]
+// `config` sets registers by instructions of its own.
+#![feature(asm_experimental_arch)]
 
 mod classes;
 mod config;

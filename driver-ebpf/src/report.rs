@@ -24,7 +24,7 @@ pub fn foreign(ctx: &TcContext) {
     }
     *reported = now;
     let Ok(seen) = ctx.load::<[u8; 6]>(SOURCE_MAC_OFFSET) else { return };
-    let [head, tail] = config::SOURCE_MAC.load();
+    let [head, tail] = config::source_mac();
     let ([a, b, c, d], [e, f]) = (head.to_ne_bytes(), (tail as u16).to_ne_bytes());
     warn!(ctx, "a frame sent with the source MAC {:mac}, not {:mac}", seen, [a, b, c, d, e, f]);
 }

@@ -1,7 +1,11 @@
 //! Received frames: either of the two programs, never both.
+//!
+//! What nearly all frames are is counted in the programs themselves. Whatever takes more is counted from its
+//! beginning by a function of its own: where a call may come back, registers must be saved for all, and on many
+//! machines a return alone costs more than the count.
 use aya_ebpf::{
     EbpfContext,
-    bindings::{__sk_buff, tcx_action_base::TCX_NEXT, xdp_action::XDP_PASS},
+    bindings::{__sk_buff, tcx_action_base::TCX_NEXT, xdp_action::XDP_PASS, xdp_md},
     helpers::bpf_xdp_get_buff_len,
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
@@ -9,38 +13,59 @@ use aya_ebpf::{
 use driver_common::{Counters, DetailedCounters};
 
 use crate::{
-    classes, config, counters,
-    segments::{self, Frames},
+    classes::{self, Usual},
+    config, counters,
+    segments::{self, Frames, Merged},
 };
-
-// What is counted by class, and what is several frames, has a path of its own: what they shared with the
-// shortest would cost it.
 
 /// Sees frames as they are on the wire, before GRO.
 #[xdp(frags)]
 pub fn passthru_rx_xdp(ctx: XdpContext) -> u32 {
-    if counters::is_detailed() {
-        if let Some(counters) = counters::detailed() {
-            let bytes = if in_several_buffers() { length_of_all(&ctx) } else { length(&ctx) };
-            counters.rx.packets += 1;
-            counters.rx.bytes += bytes;
-            classes::count(&mut counters.rx_detailed, &ctx, &Frames::one(bytes), false);
-        }
-    } else if in_several_buffers() {
-        if let Some(counters) = counters::basic() {
-            counters.rx.packets += 1;
-            counters.rx.bytes += length_of_all(&ctx);
-        }
-    } else if let Some(counters) = counters::basic() {
+    if let Some(counters) = counters::basic() {
         counters.rx.packets += 1;
         counters.rx.bytes += length(&ctx);
     }
     XDP_PASS
 }
 
+/// The same where the netdev hands it frames in several buffers; asking for their length costs a call.
+#[xdp(frags)]
+pub fn passthru_rx_xdp_frags(ctx: XdpContext) -> u32 {
+    if let Some(counters) = counters::basic() {
+        counters.rx.packets += 1;
+        counters.rx.bytes += length_of_all(&ctx);
+    }
+    XDP_PASS
+}
+
+/// Counts by class, too.
+#[xdp(frags)]
+pub fn passthru_rx_xdp_detailed(ctx: XdpContext) -> u32 {
+    if let Some(counters) = counters::detailed() {
+        detailed_at_xdp(&ctx, counters, length(&ctx));
+    }
+    XDP_PASS
+}
+
+/// Counts by class, frames in several buffers.
+#[xdp(frags)]
+pub fn passthru_rx_xdp_frags_detailed(ctx: XdpContext) -> u32 {
+    if let Some(counters) = counters::detailed() {
+        detailed_at_xdp(&ctx, counters, length_of_all(&ctx));
+    }
+    XDP_PASS
+}
+
 #[inline(always)]
-fn in_several_buffers() -> bool {
-    config::XDP_FRAGS.load() != 0
+fn detailed_at_xdp(ctx: &XdpContext, counters: &mut DetailedCounters, bytes: u64) {
+    if let Some(usual) = Usual::of(ctx) {
+        counters.rx.packets += 1;
+        counters.rx.bytes += bytes;
+        usual.count(&mut counters.rx_detailed, 1);
+        classes::size(&mut counters.rx_detailed, bytes, 1);
+    } else {
+        any_detailed_at_xdp(ctx.ctx, counters, bytes);
+    }
 }
 
 #[inline(always)]
@@ -54,55 +79,96 @@ fn length(ctx: &XdpContext) -> u64 {
     (ctx.data_end() - ctx.data()) as u64
 }
 
+#[inline(never)]
+fn any_detailed_at_xdp(ctx: *mut xdp_md, counters: &mut DetailedCounters, bytes: u64) {
+    counters.rx.packets += 1;
+    counters.rx.bytes += bytes;
+    classes::count(&mut counters.rx_detailed, &XdpContext::new(ctx), &Frames::one(bytes), false);
+}
+
 /// `PACKET_LOOPBACK` (include/uapi/linux/if_packet.h).
 const LOOPED_BACK: u32 = 5;
 
 /// Sees what GRO made of the frames.
 #[classifier]
 pub fn passthru_rx_tcx(ctx: TcContext) -> i32 {
-    // A copy of what the container itself sends to a group that it is in, or to all: it never was on the
-    // wire (`dev_loopback_xmit`, net/core/dev.c).
     // SAFETY: the context is the one the kernel gave.
-    if unsafe { (*ctx.skb.skb).pkt_type } == LOOPED_BACK {
+    let skb = unsafe { &*ctx.skb.skb };
+    if !was_on_the_wire(skb) {
         return TCX_NEXT;
     }
-    if counters::is_detailed() {
-        match counters::detailed() {
-            Some(counters) if segments::is_one(&ctx) => {
-                count_detailed(&ctx, counters, &Frames::one(segments::received_one(&ctx)));
-            }
-            Some(counters) => merged_detailed(ctx.skb.skb, counters),
-            None => {}
-        }
+    let Some(counters) = counters::basic() else { return TCX_NEXT };
+    if segments::is_one_received(skb) {
+        counters.rx.packets += 1;
+        counters.rx.bytes += u64::from(skb.len);
+    } else if let Some(merged) = Merged::of(skb) {
+        counters.rx.packets += merged.packets;
+        counters.rx.bytes += merged.bytes();
     } else {
-        match counters::basic() {
-            Some(counters) if segments::is_one(&ctx) => {
-                counters.rx.packets += 1;
-                counters.rx.bytes += segments::received_one(&ctx);
-            }
-            Some(counters) => merged(ctx.skb.skb, counters),
-            None => {}
-        }
+        any(ctx.skb.skb, counters);
     }
     TCX_NEXT
 }
 
+/// Counts by class, too.
+#[classifier]
+pub fn passthru_rx_tcx_detailed(ctx: TcContext) -> i32 {
+    // SAFETY: the context is the one the kernel gave.
+    let skb = unsafe { &*ctx.skb.skb };
+    if !was_on_the_wire(skb) {
+        return TCX_NEXT;
+    }
+    let Some(counters) = counters::detailed() else { return TCX_NEXT };
+    if count_usual(&ctx, skb, counters).is_none() {
+        any_detailed(ctx.skb.skb, counters);
+    }
+    TCX_NEXT
+}
+
+/// Not so a copy of what the container itself sends to a group that it is in, or to all
+/// (`dev_loopback_xmit`, net/core/dev.c).
+#[inline(always)]
+fn was_on_the_wire(skb: &__sk_buff) -> bool {
+    skb.pkt_type != LOOPED_BACK
+}
+
+/// By class; `None`, and nothing is counted, if that takes a call.
+#[inline(always)]
+fn count_usual(ctx: &TcContext, skb: &__sk_buff, counters: &mut DetailedCounters) -> Option<()> {
+    if !config::is_ethernet() {
+        return None;
+    }
+    let usual = Usual::of(ctx)?;
+    let classes = &mut counters.rx_detailed;
+    if segments::is_one_received(skb) {
+        let bytes = u64::from(skb.len);
+        counters.rx.packets += 1;
+        counters.rx.bytes += bytes;
+        usual.count(classes, 1);
+        classes::size(classes, bytes, 1);
+    } else {
+        let merged = Merged::of(skb)?;
+        counters.rx.packets += merged.packets;
+        counters.rx.bytes += merged.bytes();
+        usual.count(classes, merged.packets);
+        classes::size(classes, merged.each(), merged.packets - 1);
+        classes::size(classes, merged.last(), 1);
+    }
+    Some(())
+}
+
 #[inline(never)]
-fn merged(skb: *mut __sk_buff, counters: &mut Counters) {
+fn any(skb: *mut __sk_buff, counters: &mut Counters) {
     let frames = segments::received(&TcContext::new(skb));
     counters.rx.packets += frames.packets;
     counters.rx.bytes += frames.bytes;
 }
 
 #[inline(never)]
-fn merged_detailed(skb: *mut __sk_buff, counters: &mut DetailedCounters) {
+fn any_detailed(skb: *mut __sk_buff, counters: &mut DetailedCounters) {
     let ctx = TcContext::new(skb);
-    count_detailed(&ctx, counters, &segments::received(&ctx));
-}
-
-#[inline(always)]
-fn count_detailed(ctx: &TcContext, counters: &mut DetailedCounters, frames: &Frames) {
+    let frames = segments::received(&ctx);
     counters.rx.packets += frames.packets;
     counters.rx.bytes += frames.bytes;
-    classes::count(&mut counters.rx_detailed, ctx, frames, segments::is_tagged(ctx));
+    classes::count(&mut counters.rx_detailed, &ctx, &frames, segments::is_tagged(&ctx));
 }

@@ -5,6 +5,8 @@
 #define SEC(name) __attribute__((section(name), used))
 #define __uint(name, value) int (*name)[value]
 #define __type(name, value) typeof(value) *name
+// A call of a function costs more than what is measured.
+#define INLINE inline __attribute__((always_inline))
 #define NEXT (-1)
 #define SHOT 2
 
@@ -53,14 +55,14 @@ struct {
 const volatile __u32 mac_head = 2;
 const volatile __u16 mac_tail = 0x0100;
 
-static inline struct counters *by_array(void)
+static INLINE struct counters *by_array(void)
 {
 	__u32 key = 0;
 
 	return lookup(&array, &key);
 }
 
-static inline struct counters *by_ifindex(__u32 ifindex)
+static INLINE struct counters *by_ifindex(__u32 ifindex)
 {
 	struct counters *found = lookup(&hash, &ifindex);
 
@@ -73,20 +75,20 @@ static inline struct counters *by_ifindex(__u32 ifindex)
 	return found;
 }
 
-static inline void count(struct counters *in, __u64 packets, __u64 bytes)
+static INLINE void count(struct counters *in, __u64 packets, __u64 bytes)
 {
 	in->packets += packets;
 	in->bytes += bytes;
 }
 
-static inline void count_skb(struct counters *in, struct __sk_buff *skb, __u32 length)
+static INLINE void count_skb(struct counters *in, struct __sk_buff *skb, __u32 length)
 {
 	__u64 packets = skb->gso_segs ?: 1;
 
 	count(in, packets, length + (skb->vlan_present ? packets * 4 : 0));
 }
 
-static inline int is_foreign(struct __sk_buff *skb)
+static INLINE int is_foreign(struct __sk_buff *skb)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 
@@ -95,7 +97,7 @@ static inline int is_foreign(struct __sk_buff *skb)
 	return *(__u32 *)(data + 6) != mac_head || *(__u16 *)(data + 10) != mac_tail;
 }
 
-static inline void count_size(struct detailed *in, __u64 bytes, __u64 packets)
+static INLINE void count_size(struct detailed *in, __u64 bytes, __u64 packets)
 {
 	int class = 6;
 
@@ -115,7 +117,7 @@ static inline void count_size(struct detailed *in, __u64 bytes, __u64 packets)
 }
 
 // For frames whose headers are in the first 34 bytes.
-static inline void count_headers(struct detailed *in, void *data, void *end, __u64 packets)
+static INLINE void count_headers(struct detailed *in, void *data, void *end, __u64 packets)
 {
 	__u16 ethertype;
 	__u8 protocol = 255;
@@ -148,7 +150,7 @@ static inline void count_headers(struct detailed *in, void *data, void *end, __u
 		in->protocol[2] += packets;
 }
 
-static inline void count_classes(struct detailed *in, struct __sk_buff *skb, __u32 length)
+static INLINE void count_classes(struct detailed *in, struct __sk_buff *skb, __u32 length)
 {
 	__u64 packets = skb->gso_segs ?: 1;
 

@@ -13,6 +13,7 @@ use crate::compiler::{self, Compiler, Origin, TARGET};
 use crate::daemon::{Scratch, unique};
 use crate::linker;
 use crate::process::{self, command};
+use crate::sources;
 use crate::step::{note, say};
 use crate::workspace;
 
@@ -79,7 +80,14 @@ fn tools(wanted: Option<compiler::Origin>) -> Result<(Compiler, PathBuf)> {
 
 fn build_tree(compiler: &Compiler, bin: &Path, tree: &Tree) -> Result<()> {
     fs::create_dir_all(tree.output).with_context(|| format!("creating {}", tree.output.display()))?;
-    OBJECTS.iter().try_for_each(|object| build_object(compiler, bin, tree, object))
+    // As they are before the compiler reads them: what changes meanwhile is not taken for built.
+    let sources = sources::read(tree.root).context("reading the sources of the BPF objects")?;
+    OBJECTS.iter().try_for_each(|object| build_object(compiler, bin, tree, object))?;
+    let kept = tree.output.join(sources::KEPT);
+    if fs::read(&kept).is_ok_and(|old| old == sources) {
+        return Ok(());
+    }
+    fs::write(&kept, sources).with_context(|| format!("writing {}", kept.display()))
 }
 
 fn build_object(compiler: &Compiler, bin: &Path, tree: &Tree, object: &Object) -> Result<()> {
@@ -99,8 +107,9 @@ fn build_object(compiler: &Compiler, bin: &Path, tree: &Tree, object: &Object) -
         cargo.arg("--locked");
     }
     match compiler.origin {
-        // aya-ebpf alone may use what is unstable; with `1` its build script would ask for build-std.
-        Origin::Debian => cargo.env("RUSTC_BOOTSTRAP", "aya_ebpf"),
+        // aya-ebpf and the programs alone may use what is unstable; with `1` aya-ebpf's build script would ask
+        // for build-std.
+        Origin::Debian => cargo.env("RUSTC_BOOTSTRAP", "aya_ebpf,docker_passthrough"),
         Origin::Nightly => cargo.args(["-Z", "build-std=core"]),
     };
     cargo.env("RUSTC_WRAPPER", workspace::root().join("xtask/bpf-rustc.sh"));
@@ -114,8 +123,9 @@ fn build_object(compiler: &Compiler, bin: &Path, tree: &Tree, object: &Object) -
 }
 
 fn flags(compiler: &Compiler, tree: &Tree, build: &Path) -> Result<Vec<String>> {
-    let mut flags: Vec<_> =
-        ["-Cdebuginfo=2", "-Clink-arg=--btf", "-Clinker=bpf-linker"].map(ToString::to_string).into();
+    let mut flags: Vec<_> = ["-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf", "-Clinker=bpf-linker"]
+        .map(ToString::to_string)
+        .into();
     // The layout of pt_regs, which follows the machine that loads the program.
     let arch = match std::env::consts::ARCH {
         riscv if riscv.starts_with("riscv64") => "riscv64",

@@ -25,6 +25,8 @@ mod notices;
 mod packages;
 mod process;
 mod prometheus;
+#[path = "../../driver/build/sources.rs"]
+mod sources;
 mod step;
 mod test;
 mod unpack;

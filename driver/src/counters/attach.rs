@@ -1,20 +1,19 @@
 //! Loading the programs for one endpoint, attaching them, and taking over those of a driver before us.
 use std::{
-    collections::HashMap,
     error::Error as StdError,
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use aya::{Ebpf, EbpfLoader, programs::ProgramError};
+use driver_common::DetailedCounters;
 use nix::libc;
 
 use super::{
     Error, Hook, Plan, Result,
-    kernel::{self, AttachType, Identity},
-    map::{self, Maps},
+    kernel::{self, AttachType},
+    object::{Maps, Programs},
     pins::{self, Pinned, Pins, Side},
     reports::Reports,
     tcx::has_tcx,
@@ -49,20 +48,17 @@ pub enum Adopted {
 pub struct Counters {
     bpffs: PathBuf,
     object: &'static [u8],
-    loader: Mutex<Option<Loader>>,
+    /// Of the object, once it is needed.
+    programs: Mutex<Option<Arc<Programs>>>,
     reports: Option<Reports>,
 }
 
-/// aya's loader parses the kernel's BTF when it is made, for ≈ 18 ms and some MiB, and our programs have no
-/// use for it: made when it is first needed, and kept without.
-struct Loader {
-    aya: EbpfLoader<'static>,
-    /// aya borrows the values of constants for as long as the loader lives. MACs are therefore never
-    /// freed, and each is stored once: a machine has few netdevs.
-    macs: HashMap<[u32; 2], &'static [u32; 2]>,
+/// What is loaded for one endpoint.
+struct Endpoint<'a> {
+    id: &'a EndpointId,
+    plan: &'a Plan,
+    programs: Arc<Programs>,
     maps: Maps,
-    /// The instructions of our programs, of those that have been loaded once.
-    tags: HashMap<AttachType, [u8; 8]>,
 }
 
 impl Counters {
@@ -81,7 +77,7 @@ impl Counters {
     /// same names.
     #[doc(hidden)]
     pub fn with_object(bpffs: PathBuf, object: &'static [u8]) -> Self {
-        Self { bpffs, object, loader: Mutex::new(None), reports: None }
+        Self { bpffs, object, programs: Mutex::new(None), reports: None }
     }
 
     /// The folder that has the endpoints' folders.
@@ -117,15 +113,16 @@ impl Counters {
 
     fn attach_at(&self, pins: &Pins, endpoint: &EndpointId, plan: &Plan) -> Result<()> {
         fault::step!("counters.folder");
-        let mut ebpf = self.load(pins, endpoint, plan)?;
+        let loading = self.prepare_load(pins, endpoint, plan)?;
         fault::step!("counters.map");
         for (side, hook, program) in [
             (Side::Rx, plan.rx_hook, plan.rx_hook.receive()),
             (Side::Tx, Hook::in_stack(), AttachType::TcxEgress),
         ] {
+            let loaded = self.load(&loading, program)?;
             let object = match hook {
-                Hook::Clsact => load_program(&mut ebpf, endpoint, program)?,
-                Hook::Xdp | Hook::Tcx => link(&mut ebpf, endpoint, plan, program)?,
+                Hook::Clsact => loaded,
+                Hook::Xdp | Hook::Tcx => link(loaded.as_fd(), plan.ifindex, program)?,
             };
             fault::step!("counters.linked");
             pins.pin(side, &object)?;
@@ -146,23 +143,21 @@ impl Counters {
         }
         let map = kernel::map_info(pins.counters()?.as_fd())
             .map_err(|source| Error::Read { endpoint: endpoint.clone(), source })?;
-        let (pinned, ours) = (map.value_size as usize, map::value_size(plan.counters));
+        let (pinned, ours) = (map.value_size as usize, value_size(plan.counters));
         if pinned != ours {
             return Ok(Adopted::Kept { pinned, ours });
         }
         if self.reports.is_none() && self.are_ours(endpoint, plan, [(Side::Rx, &rx), (Side::Tx, &tx)])? {
             return Ok(Adopted::Unchanged);
         }
-        let mut ebpf = self.load(&pins, endpoint, plan)?;
+        let loading = self.prepare_load(&pins, endpoint, plan)?;
         let mut adopted = Adopted::Unchanged;
         for (side, pinned) in [(Side::Rx, rx), (Side::Tx, tx)] {
-            let program = load_program(&mut ebpf, endpoint, pinned.program(side))?;
+            let program = self.load(&loading, pinned.program(side))?;
             let failed = |source| Error::Replace { endpoint: endpoint.clone(), source };
-            let ours = kernel::identity(program.as_fd()).map_err(failed)?;
-            if let Some(loader) = &mut *self.loader() {
-                loader.tags.insert(pinned.program(side), ours.tag);
-            }
-            if self.reports.is_none() && identity(&pinned).map_err(failed)? == ours {
+            if self.reports.is_none()
+                && tag(&pinned).map_err(failed)? == kernel::tag(program.as_fd()).map_err(failed)?
+            {
                 continue;
             }
             match pinned {
@@ -182,124 +177,76 @@ impl Counters {
         Pins::new(&self.bpffs, endpoint).remove()
     }
 
-    /// Whether the pinned programs are what [`load`](Self::load) would make, as far as that is known without
-    /// having the kernel verify all of it again: that takes most of the time of an adoption.
+    /// Whether the pinned programs are what [`load`](Self::load) would make, told by their tags alone: to have
+    /// the kernel verify ours takes most of the time of an adoption. Only a kernel whose tags we don't know
+    /// makes a no of a yes.
     fn are_ours(&self, endpoint: &EndpointId, plan: &Plan, pinned: [(Side, &Pinned); 2]) -> Result<bool> {
-        let failed =
-            |source: Box<dyn StdError + Send + Sync>| Error::Load { endpoint: endpoint.clone(), source };
-        let guard = self.loader();
-        let Some(Loader { maps, tags, .. }) = &*guard else { return Ok(false) };
-        let words = plan.spoof_check.words();
-        let constants = maps.constants(&constants(plan, &words)).map_err(failed)?;
-        for (side, pinned) in pinned {
-            let Some(tag) = tags.get(&pinned.program(side)) else { return Ok(false) };
-            let found = identity(pinned).map_err(|error| failed(error.into()))?;
-            if found.tag != *tag || found.constants != constants {
-                return Ok(false);
+        let are = || -> std::result::Result<_, Box<dyn StdError + Send + Sync>> {
+            let programs = self.programs()?;
+            for (side, pinned) in pinned {
+                let ours = programs.tags(plan.program(pinned.program(side)), plan.spoof_check.constants())?;
+                if !ours.contains(&tag(pinned)?) {
+                    return Ok(false);
+                }
             }
-        }
-        Ok(true)
-    }
-
-    /// Whoever panicked did so in aya; the loader sets all that a load depends on.
-    fn loader(&self) -> MutexGuard<'_, Option<Loader>> {
-        self.loader.lock().unwrap_or_else(PoisonError::into_inner)
+            Ok(true)
+        };
+        are().map_err(|source| Error::Load { endpoint: endpoint.clone(), source })
     }
 
     /// Makes the map, too, if there is none yet.
-    fn load(&self, pins: &Pins, endpoint: &EndpointId, plan: &Plan) -> Result<Ebpf> {
-        let failed = |source| Error::Load { endpoint: endpoint.clone(), source };
-        let mut guard = self.loader();
-        let Loader { aya, macs, maps, .. } = match &mut *guard {
-            Some(loader) => loader,
-            none => none.insert(Loader::new(self.object).map_err(failed)?),
+    fn prepare_load<'a>(&self, pins: &Pins, id: &'a EndpointId, plan: &'a Plan) -> Result<Endpoint<'a>> {
+        let prepare = || -> std::result::Result<_, Box<dyn StdError + Send + Sync>> {
+            let programs = self.programs()?;
+            let path = pins.counters_path();
+            if !path.exists() {
+                programs.counters(plan.counters)?.pin(&path)?;
+            }
+            let maps = programs.maps(kernel::get(&path)?.as_fd())?;
+            Ok(Endpoint { id, plan, programs, maps })
         };
-        let path = pins.counters_path();
-        if !path.exists() {
-            maps.create(plan.counters, &path).map_err(failed)?;
+        prepare().map_err(|source| Error::Load { endpoint: id.clone(), source })
+    }
+
+    fn programs(&self) -> std::result::Result<Arc<Programs>, Box<dyn StdError + Send + Sync>> {
+        let mut programs = self.programs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(programs) = &*programs {
+            return Ok(programs.clone());
         }
-        let words = plan.spoof_check.words();
-        let mac: &'static [u32; 2] = macs.entry(words).or_insert_with(|| Box::leak(Box::new(words)));
-        for (name, value) in constants(plan, mac) {
-            aya.override_global(name, value, true);
+        Ok(programs.insert(Arc::new(Programs::of(self.object)?)).clone())
+    }
+
+    /// Only what is attached is loaded.
+    fn load(&self, of: &Endpoint<'_>, at: AttachType) -> Result<OwnedFd> {
+        let failed = |source| Error::Load { endpoint: of.id.clone(), source };
+        let Endpoint { plan, programs, maps, .. } = of;
+        let program = programs.load(plan.program(at), maps, plan.spoof_check.constants()).map_err(failed)?;
+        if let (Some(reports), AttachType::TcxEgress) = (&self.reports, at) {
+            reports.follow(of.id, program.as_fd()).map_err(failed)?;
         }
-        for name in map::IN_OBJECT {
-            aya.map_pin_path(name, path.clone());
-        }
-        let mut ebpf = aya.load(self.object).map_err(|source| failed(source.into()))?;
-        if let Some(reports) = &self.reports {
-            reports.follow(endpoint, &mut ebpf).map_err(failed)?;
-        }
-        Ok(ebpf)
+        Ok(program)
     }
 }
 
-impl Loader {
-    fn new(object: &[u8]) -> std::result::Result<Self, Box<dyn StdError + Send + Sync>> {
-        let mut aya = EbpfLoader::new();
-        aya.btf(None);
-        Ok(Self { aya, macs: HashMap::new(), maps: Maps::of(object)?, tags: HashMap::new() })
+fn value_size(counted: CounterSet) -> usize {
+    match counted {
+        CounterSet::Basic => size_of::<driver_common::Counters>(),
+        CounterSet::Detailed => size_of::<DetailedCounters>(),
     }
 }
 
-/// What is set in `.rodata`; `mac` is the words of the spoof check's.
-fn constants<'a>(plan: &Plan, mac: &'a [u32; 2]) -> [(&'static str, &'a [u32]); 4] {
-    let one = std::slice::from_ref;
-    [
-        ("SPOOF_CHECK", one(plan.spoof_check.constant())),
-        ("SOURCE_MAC", mac),
-        ("XDP_FRAGS", one(constant(plan.frags))),
-        ("DETAILED", one(constant(plan.counters == CounterSet::Detailed))),
-    ]
-}
-
-fn constant(yes: bool) -> &'static u32 {
-    if yes { &1 } else { &0 }
-}
-
-fn program_name(at: AttachType) -> &'static str {
-    match at {
-        AttachType::Xdp => "passthru_rx_xdp",
-        AttachType::TcxIngress => "passthru_rx_tcx",
-        AttachType::TcxEgress => "passthru_tx_tcx",
-    }
-}
-
-/// Only what is attached is loaded.
-fn load_program(ebpf: &mut Ebpf, endpoint: &EndpointId, at: AttachType) -> Result<OwnedFd> {
-    let failed = |source: Box<dyn StdError + Send + Sync>| Error::Load { endpoint: endpoint.clone(), source };
-    let name = program_name(at);
-    let program = ebpf.program_mut(name).ok_or_else(|| failed(format!("no program {name}").into()))?;
-    let load = |program: &mut aya::programs::Program| -> std::result::Result<OwnedFd, ProgramError> {
-        use aya::programs::{SchedClassifier, Xdp};
-        let fd = if at == AttachType::Xdp {
-            let program: &mut Xdp = program.try_into()?;
-            program.load()?;
-            program.fd()?.as_fd().try_clone_to_owned()
-        } else {
-            let program: &mut SchedClassifier = program.try_into()?;
-            program.load()?;
-            program.fd()?.as_fd().try_clone_to_owned()
-        };
-        fd.map_err(ProgramError::IOError)
-    };
-    load(program).map_err(|source| failed(Box::new(source)))
-}
-
-fn link(ebpf: &mut Ebpf, endpoint: &EndpointId, plan: &Plan, at: AttachType) -> Result<OwnedFd> {
-    let program = load_program(ebpf, endpoint, at)?;
-    let ifindex = plan.ifindex;
-    kernel::link(program.as_fd(), ifindex, at).map_err(|source| match at {
+fn link(program: BorrowedFd<'_>, ifindex: u32, at: AttachType) -> Result<OwnedFd> {
+    kernel::link(program, ifindex, at).map_err(|source| match at {
         AttachType::Xdp => Error::NativeXdp { ifindex, source },
         _ if source.raw_os_error() == Some(libc::EINVAL) && !has_tcx() => Error::NoTcx { source },
         _ => Error::Attach { hook: Hook::from(at), ifindex, source },
     })
 }
 
-/// What the pinned program is.
-fn identity(pinned: &Pinned) -> io::Result<Identity> {
+/// That of the program that is pinned.
+fn tag(pinned: &Pinned) -> io::Result<kernel::Tag> {
     match pinned {
-        Pinned::Link { at, .. } => kernel::identity(kernel::program(at.program_id)?.as_fd()),
-        Pinned::Program { fd, .. } => kernel::identity(fd.as_fd()),
+        Pinned::Link { at, .. } => kernel::tag(kernel::program(at.program_id)?.as_fd()),
+        Pinned::Program { fd, .. } => kernel::tag(fd.as_fd()),
     }
 }

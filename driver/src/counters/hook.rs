@@ -1,7 +1,7 @@
 //! Where frames are counted, and what is done about foreign source MACs.
 use std::fmt;
 
-use driver_common::{SPOOF_COUNT, SPOOF_DROP, SPOOF_OFF};
+use driver_common::{Constants, SPOOF_COUNT, SPOOF_DROP, SPOOF_OFF};
 use serde::{Deserialize, Serialize};
 
 use super::{kernel::AttachType, tcx::has_tcx};
@@ -76,16 +76,18 @@ impl fmt::Display for SpoofCheck {
 }
 
 impl SpoofCheck {
-    pub(super) fn constant(self) -> &'static u32 {
-        match self {
-            Self::Off => &SPOOF_OFF,
-            Self::Count(_) => &SPOOF_COUNT,
-            Self::Drop(_) => &SPOOF_DROP,
-        }
+    /// What the programs are to know of it.
+    pub(super) fn constants(self) -> Constants {
+        let spoof_check = match self {
+            Self::Off => SPOOF_OFF,
+            Self::Count(_) => SPOOF_COUNT,
+            Self::Drop(_) => SPOOF_DROP,
+        };
+        Constants { spoof_check, source_mac: self.words() }
     }
 
-    /// The MAC as the program compares it: see `SOURCE_MAC` there.
-    pub(super) fn words(self) -> [u32; 2] {
+    /// The MAC as the program compares it.
+    fn words(self) -> [u32; 2] {
         match self {
             Self::Off => [0; 2],
             Self::Count(Mac(octets)) | Self::Drop(Mac(octets)) => {
@@ -111,6 +113,25 @@ pub struct Plan {
     pub frags: bool,
     /// What is counted.
     pub counters: CounterSet,
+}
+
+impl Plan {
+    /// What the program to be attached there is called in the object: for each way of counting there is one.
+    pub(super) fn program(&self, at: AttachType) -> &'static str {
+        match (at, self.counters) {
+            (AttachType::Xdp, CounterSet::Basic) if self.frags => "passthru_rx_xdp_frags",
+            (AttachType::Xdp, CounterSet::Basic) => "passthru_rx_xdp",
+            (AttachType::Xdp, CounterSet::Detailed) if self.frags => "passthru_rx_xdp_frags_detailed",
+            (AttachType::Xdp, CounterSet::Detailed) => "passthru_rx_xdp_detailed",
+            (AttachType::TcxIngress, CounterSet::Basic) => "passthru_rx_tcx",
+            (AttachType::TcxIngress, CounterSet::Detailed) => "passthru_rx_tcx_detailed",
+            (AttachType::TcxEgress, CounterSet::Basic) if self.spoof_check == SpoofCheck::Off => {
+                "passthru_tx_tcx_unchecked"
+            }
+            (AttachType::TcxEgress, CounterSet::Basic) => "passthru_tx_tcx",
+            (AttachType::TcxEgress, CounterSet::Detailed) => "passthru_tx_tcx_detailed",
+        }
+    }
 }
 
 #[cfg(test)]

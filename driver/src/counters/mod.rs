@@ -9,7 +9,7 @@ use std::{error::Error as StdError, io, path::PathBuf};
 mod attach;
 mod hook;
 mod kernel;
-mod map;
+mod object;
 mod pins;
 mod read;
 mod reports;

@@ -3,15 +3,16 @@ use std::{
     collections::HashMap,
     error::Error,
     io,
+    os::fd::BorrowedFd,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use aya::Ebpf;
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use tokio::io::{Interest, unix::AsyncFd};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::kernel;
 use crate::state::id::EndpointId;
 
 /// The tasks that read the endpoints' rings.
@@ -19,10 +20,14 @@ use crate::state::id::EndpointId;
 pub(super) struct Reports(Mutex<HashMap<EndpointId, AbortOnDropHandle<()>>>);
 
 impl Reports {
-    /// Reads what the programs of a loaded object will report, until [`end`](Self::end) or the next
-    /// object for this endpoint.
-    pub fn follow(&self, endpoint: &EndpointId, ebpf: &mut Ebpf) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let logger = EbpfLogger::init_with_logger(ebpf, Reporter(endpoint.clone()))?;
+    /// Reads what a program will report, until [`end`](Self::end) or the next program for this endpoint.
+    pub fn follow(
+        &self,
+        endpoint: &EndpointId,
+        program: BorrowedFd<'_>,
+    ) -> Result<(), Box<dyn Error + Send + Sync>> {
+        let id = kernel::program_id(program)?;
+        let logger = EbpfLogger::init_from_id_with_logger(id, Reporter(endpoint.clone()))?;
         // SAFETY: its descriptor is the ring's, the same and open for as long as the logger lives.
         let ring = unsafe { AsyncFd::register_with_interest(logger, Interest::READABLE) };
         let ring = ring.map_err(io::Error::from)?;

@@ -3,11 +3,11 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use driver_common::{SPOOF_COUNT, SPOOF_DROP, SPOOF_OFF};
+use driver_common::{Constants, SPOOF_COUNT, SPOOF_DROP, SPOOF_OFF};
 use serde_json::{Value, json};
 
 use super::figures::{Samples, table};
-use super::programs::{self, Constants, Loaded};
+use super::programs::{self, Loaded, OWN_MAC};
 use crate::step::{Step, note};
 use crate::{interrupt, must_be_root};
 
@@ -31,10 +31,6 @@ pub struct Options {
 const XDP_PASS: u32 = 2;
 const TCX_NEXT: u32 = u32::MAX;
 const TC_ACT_SHOT: u32 = 2;
-
-/// `XDP_FRAGS`, `DETAILED`: whether.
-const NO: &u32 = &0;
-const YES: &u32 = &1;
 
 /// One line of a table.
 struct Row {
@@ -117,11 +113,14 @@ fn tables(ours: &Path, peers: &Path) -> Result<Vec<Table>> {
     let row = |what, program: Result<Loaded>, (frame, context), answer| -> Result<Row> {
         Ok(Row { what, program: program?, frame, context, answer, samples: Samples::default() })
     };
-    let own = |name: &str, spoof_check: &'static u32, detailed: &'static u32, frags: &'static u32| {
-        Loaded::ours(ours, name, Constants { spoof_check, detailed, frags })
-    };
+    let own =
+        |name: &str, spoof_check| Loaded::ours(ours, name, Constants { spoof_check, source_mac: OWN_MAC });
     let peer = |name: &str| Loaded::peer(peers, name);
-    let (xdp, rx, tx) = ("passthru_rx_xdp", "passthru_rx_tcx", "passthru_tx_tcx");
+    let [xdp, xdp_frags, xdp_detailed] =
+        ["passthru_rx_xdp", "passthru_rx_xdp_frags", "passthru_rx_xdp_detailed"];
+    let [rx, rx_detailed] = ["passthru_rx_tcx", "passthru_rx_tcx_detailed"];
+    let [tx, tx_unchecked, tx_detailed] =
+        ["passthru_tx_tcx", "passthru_tx_tcx_unchecked", "passthru_tx_tcx_detailed"];
     Ok(vec![
         Table {
             title: "Rx at XDP",
@@ -132,11 +131,11 @@ fn tables(ours: &Path, peers: &Path) -> Result<Vec<Table>> {
             ],
             rows: vec![
                 row("empty", peer("xdp_empty"), plain(), XDP_PASS)?,
-                row("basic", own(xdp, &SPOOF_DROP, NO, NO), plain(), XDP_PASS)?,
+                row("basic", own(xdp, SPOOF_DROP), plain(), XDP_PASS)?,
                 row("C, array", peer("xdp_array"), plain(), XDP_PASS)?,
-                row("basic, several buffers", own(xdp, &SPOOF_DROP, NO, YES), plain(), XDP_PASS)?,
+                row("basic, several buffers", own(xdp_frags, SPOOF_DROP), plain(), XDP_PASS)?,
                 row("C, array, several buffers", peer("xdp_array_frags"), plain(), XDP_PASS)?,
-                row("detailed", own(xdp, &SPOOF_DROP, YES, NO), plain(), XDP_PASS)?,
+                row("detailed", own(xdp_detailed, SPOOF_DROP), plain(), XDP_PASS)?,
                 row("C, detailed", peer("xdp_detailed"), plain(), XDP_PASS)?,
                 row("C, hash by ifindex", peer("xdp_hash"), plain(), XDP_PASS)?,
             ],
@@ -146,13 +145,13 @@ fn tables(ours: &Path, peers: &Path) -> Result<Vec<Table>> {
             pairs: &[("basic", "C, array"), ("detailed", "C, detailed")],
             rows: vec![
                 row("empty", peer("tc_empty"), skb(), TCX_NEXT)?,
-                row("basic", own(rx, &SPOOF_DROP, NO, NO), skb(), TCX_NEXT)?,
+                row("basic", own(rx, SPOOF_DROP), skb(), TCX_NEXT)?,
                 row("C, array", peer("rx_array"), skb(), TCX_NEXT)?,
-                row("detailed", own(rx, &SPOOF_DROP, YES, NO), skb(), TCX_NEXT)?,
+                row("detailed", own(rx_detailed, SPOOF_DROP), skb(), TCX_NEXT)?,
                 row("C, detailed", peer("rx_detailed"), skb(), TCX_NEXT)?,
                 row("C, hash by ifindex", peer("rx_hash"), skb(), TCX_NEXT)?,
-                row("basic, 2 segments", own(rx, &SPOOF_DROP, NO, NO), gso(2000), TCX_NEXT)?,
-                row("detailed, 2 segments", own(rx, &SPOOF_DROP, YES, NO), gso(2000), TCX_NEXT)?,
+                row("basic, 2 segments", own(rx, SPOOF_DROP), gso(2000), TCX_NEXT)?,
+                row("detailed, 2 segments", own(rx_detailed, SPOOF_DROP), gso(2000), TCX_NEXT)?,
             ],
         },
         Table {
@@ -166,18 +165,18 @@ fn tables(ours: &Path, peers: &Path) -> Result<Vec<Table>> {
             ],
             rows: vec![
                 row("empty", peer("tc_empty"), skb(), TCX_NEXT)?,
-                row("basic, unchecked", own(tx, &SPOOF_OFF, NO, NO), skb(), TCX_NEXT)?,
+                row("basic, unchecked", own(tx_unchecked, SPOOF_OFF), skb(), TCX_NEXT)?,
                 row("C, array", peer("tx_array"), skb(), TCX_NEXT)?,
-                row("basic", own(tx, &SPOOF_DROP, NO, NO), skb(), TCX_NEXT)?,
+                row("basic", own(tx, SPOOF_DROP), skb(), TCX_NEXT)?,
                 row("C, array, MAC checked", peer("tx_array_spoof"), skb(), TCX_NEXT)?,
-                row("basic, privileged", own(tx, &SPOOF_COUNT, NO, NO), skb(), TCX_NEXT)?,
-                row("detailed", own(tx, &SPOOF_DROP, YES, NO), skb(), TCX_NEXT)?,
+                row("basic, privileged", own(tx, SPOOF_COUNT), skb(), TCX_NEXT)?,
+                row("detailed", own(tx_detailed, SPOOF_DROP), skb(), TCX_NEXT)?,
                 row("C, detailed, MAC checked", peer("tx_detailed_spoof"), skb(), TCX_NEXT)?,
-                row("detailed, 2 segments", own(tx, &SPOOF_DROP, YES, NO), gso(2000), TCX_NEXT)?,
+                row("detailed, 2 segments", own(tx_detailed, SPOOF_DROP), gso(2000), TCX_NEXT)?,
                 row("C, detailed, 2 segments", peer("tx_detailed_spoof"), gso(2000), TCX_NEXT)?,
                 row(
                     "basic, dropped",
-                    own(tx, &SPOOF_DROP, NO, NO),
+                    own(tx, SPOOF_DROP),
                     (udp(STRANGER, 60), Some(context(60, 0, 0))),
                     TC_ACT_SHOT,
                 )?,

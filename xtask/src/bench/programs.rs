@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use aya::Ebpf;
 use aya::programs::{ProgramInfo, SchedClassifier, TestRun, TestRunOptions, Xdp};
-use aya::{Ebpf, EbpfLoader};
+use driver_common::Constants;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::packages::{self, Need};
@@ -16,15 +17,7 @@ const LIMIT: Duration = Duration::from_mins(2);
 const SOURCE: &str = "xtask/bench/peers.c";
 
 /// The MAC that frames of ours come from, as the programs compare it.
-pub static OWN_MAC: [u32; 2] = [u32::from_ne_bytes([2, 0, 0, 0]), u16::from_ne_bytes([0, 1]) as u32];
-
-/// What one of our programs is loaded with.
-#[derive(Clone, Copy)]
-pub struct Constants {
-    pub spoof_check: &'static u32,
-    pub detailed: &'static u32,
-    pub frags: &'static u32,
-}
+pub const OWN_MAC: [u32; 2] = [u32::from_ne_bytes([2, 0, 0, 0]), u16::from_ne_bytes([0, 1]) as u32];
 
 /// Builds ours, and C by clang; answers where the objects are.
 pub fn build() -> Result<[PathBuf; 2]> {
@@ -61,23 +54,23 @@ pub struct Loaded {
 impl Loaded {
     /// Loads a program of ours.
     pub fn ours(object: &Path, name: &str, constants: Constants) -> Result<Self> {
-        let mut loader = EbpfLoader::new();
-        loader
-            .override_global("SPOOF_CHECK", constants.spoof_check, true)
-            .override_global("SOURCE_MAC", &OWN_MAC, true)
-            .override_global("XDP_FRAGS", constants.frags, true)
-            .override_global("DETAILED", constants.detailed, true);
-        Self::new(&mut loader, object, name)
+        let mut bytes = read(object)?;
+        // Instructions are aligned to their size.
+        for instruction in bytes.as_chunks_mut::<8>().0 {
+            let [opcode, _, _, _, immediate @ ..] = instruction;
+            *immediate = constants.fill(*opcode, i32::from_ne_bytes(*immediate)).to_ne_bytes();
+        }
+        Self::new(&bytes, name)
     }
 
     /// Loads one in C.
     pub fn peer(object: &Path, name: &str) -> Result<Self> {
-        Self::new(&mut EbpfLoader::new(), object, name)
+        Self::new(&read(object)?, name)
     }
 
-    fn new(loader: &mut EbpfLoader<'_>, object: &Path, name: &str) -> Result<Self> {
-        let loading = || format!("loading {name} of {}", object.display());
-        let mut ebpf = loader.load_file(object).with_context(loading)?;
+    fn new(object: &[u8], name: &str) -> Result<Self> {
+        let loading = || format!("loading {name}");
+        let mut ebpf = Ebpf::load(object).with_context(loading)?;
         let program = ebpf.program_mut(name).context("there is no such program").with_context(loading)?;
         let is_xdp = matches!(program, aya::programs::Program::Xdp(_));
         if is_xdp {
@@ -116,6 +109,10 @@ impl Loaded {
         let nanoseconds = cpu_time()?.saturating_sub(started).as_secs_f64() * 1e9 / f64::from(repeat);
         Ok((nanoseconds, result.return_value))
     }
+}
+
+fn read(object: &Path) -> Result<Vec<u8>> {
+    fs::read(object).with_context(|| format!("reading {}", object.display()))
 }
 
 fn cpu_time() -> Result<Duration> {

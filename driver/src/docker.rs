@@ -1,6 +1,6 @@
 //! Names that Docker has for what we know by id. Asked by the commands and by a task beside the calls,
 //! never within a call: Docker holds locks then, and would not answer.
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, os::unix::net::UnixStream, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -8,6 +8,7 @@ use hyper::StatusCode;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use hyperlocal::UnixConnector;
 use ipnet::IpNet;
+use nix::sys::socket::{getsockopt, sockopt};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use crate::state::{EndpointId, NetworkId};
@@ -146,6 +147,14 @@ impl Docker {
             socket: socket.into(),
             client: Client::builder(TokioExecutor::new()).pool_max_idle_per_host(1).build(UnixConnector),
         })
+    }
+
+    /// The process that made the engine's socket: itself, or systemd for it. None where it has no number in
+    /// our PID namespace.
+    pub fn process(&self) -> Option<i32> {
+        let stream = UnixStream::connect(&self.socket).ok()?;
+        let peer = getsockopt(&stream, sockopt::PeerCredentials).ok()?;
+        Some(peer.pid()).filter(|pid| *pid != 0)
     }
 
     /// The network's names; none if Docker says that it has no such network.

@@ -98,6 +98,48 @@ fn options_of_networks_are_right_and_each_has_an_example() {
     }
 }
 
+/// What the driver's sources have to say, each sentence on one line.
+fn sources(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text += &sources(&path);
+        } else {
+            text += &fs::read_to_string(&path).unwrap();
+        }
+    }
+    let mut lines = text.split("\\\n");
+    let first = lines.next().unwrap_or_default().to_owned();
+    lines.fold(first, |text, line| text + line.trim_start())
+}
+
+/// The engine's own messages.
+const ENGINES: [&str; 2] = ["plugin \"passthrough\" not found", "Post \"http://"];
+
+#[test]
+fn messages_that_are_explained_are_those_of_the_driver() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let sources = sources(&root.join("src")).replace('`', "");
+    let text = fs::read_to_string(root.join("../docs/troubleshooting.md")).unwrap();
+    let messages = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let messages: Vec<_> = messages.map(|(message, _)| message).collect();
+    assert!(messages.len() >= 25, "only {} messages were found: has its form changed?", messages.len());
+    for message in messages.iter().filter(|message| !ENGINES.iter().any(|one| message.starts_with(one))) {
+        // `key=value: ` is put before a reason.
+        let (key, rest) =
+            message.split_once(": ").filter(|(start, _)| start.contains('=')).unwrap_or(("", message));
+        let key = key.split('=').next().unwrap_or_default();
+        let known = |piece: &str| sources.contains(piece.trim_matches([' ', ':', ';', ',', '(', ')']));
+        // Its numbers are the source's constants.
+        let pieces = rest.split(|char: char| char == '…' || char.is_ascii_digit());
+        assert!(
+            known(key) && pieces.into_iter().all(known),
+            "troubleshooting.md: no such message: {message}"
+        );
+    }
+}
+
 #[test]
 fn links_between_the_documents_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

@@ -38,6 +38,8 @@ fn as_a_container_with_what_it_needs() {
     let netdev: Value = serde_json::from_str(&packed.inside(&["stats", "--json"])).unwrap();
     assert!(netdev[0]["netdev"]["rx_packets"].is_u64(), "{netdev}");
 
+    doctor_looks(&engine, &packed);
+
     // It ends, and is started again; the tenant is not touched.
     kill(Pid::from_raw(packed.pid()), Signal::SIGKILL).unwrap();
     nic.ping(&nic.near4(2), 5);
@@ -60,6 +62,69 @@ fn as_a_container_with_what_it_needs() {
     drop(again);
     network.remove();
     assert_eq!(entries(&driver.bpffs), [""; 0]);
+}
+
+/// From outside and from inside nothing is amiss; in containers that lack something, that is named.
+#[track_caller]
+fn doctor_looks(engine: &Engine, packed: &Packed) {
+    let program = ["exec", &packed.container, "/usr/bin/docker-passthrough", "doctor", "--json"];
+    let outside = packed.driver.command("doctor").arg("--json").output().unwrap();
+    for text in [String::from_utf8(outside.stdout).unwrap(), either(engine.attempt(&program))] {
+        let findings = shared(&text);
+        assert!(matches!(&findings[..], [(check, status)] if check == "shared" && status == "ok"), "{text}");
+    }
+    let docker = format!("{}:/var/run/docker.sock", engine.socket().display());
+    let run = |options: &[&str]| {
+        let start =
+            ["run", "--rm", "--cap-add=SYS_PTRACE", "--security-opt=apparmor=unconfined", "-v", &docker];
+        let start = [&start, options, &[&packed.image, "doctor", "--json"]].concat();
+        either(engine.attempt(&start))
+    };
+    let all = [
+        ("shared namespaces", "error"),
+        ("shared network", "error"),
+        ("shared pins", "warning"),
+        ("shared sockets", "error"),
+        ("shared state", "error"),
+        ("shared sysfs", "warning"),
+    ];
+    let none = run(&["--network=none", "--pid=host"]);
+    let mut findings = shared(&none);
+    findings.sort();
+    assert_eq!(findings, all.map(|(check, status)| (check.to_owned(), status.to_owned())), "{none}");
+    // Each as docs/installing.md has it, but for one.
+    let parts = ["--net=host", "--pid=host", "-v=/sys:/sys", "-v=/run/docker:/run/docker:rslave"];
+    let parts = [&parts[..], &["-v=/run/state:/var/lib/docker-passthrough"]].concat();
+    for (part, instead, check, mend) in [
+        ("--pid=host", None, "shared processes", "--pid=host"),
+        (
+            "-v=/run/docker:/run/docker:rslave",
+            Some("-v=/run/docker:/run/docker"),
+            "shared namespaces",
+            ":rslave",
+        ),
+    ] {
+        let others = parts.iter().copied().filter(|other| *other != part).chain(instead);
+        let text = run(&others.collect::<Vec<_>>());
+        let findings = shared(&text);
+        assert!(matches!(&findings[..], [(found, _)] if found == check), "without {part}: {text}");
+        assert_names(&text, &[mend]);
+    }
+}
+
+/// What a command said, however it ended.
+fn either(said: Result<String, String>) -> String {
+    said.unwrap_or_else(|complaint| complaint)
+}
+
+/// The checks of what is shared, and how each came out.
+#[track_caller]
+fn shared(doctor: &str) -> Vec<(String, String)> {
+    let json = doctor.find('[').map_or(doctor, |start| &doctor[start..]);
+    let findings: Vec<Value> = serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {doctor}"));
+    let text = |finding: &Value, field: &str| finding[field].as_str().unwrap_or_default().to_owned();
+    let all = findings.iter().map(|finding| (text(finding, "check"), text(finding, "status")));
+    all.filter(|(check, _)| check.starts_with("shared")).collect()
 }
 
 fn as_a_managed_plugin() {

@@ -1,5 +1,8 @@
 //! The driver as its users install it: packed by the scripts that pack it for them, run by an engine.
-use std::path::{Path, PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use super::{
     command,
@@ -10,11 +13,29 @@ use super::{
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_docker-passthrough");
+/// The driver that is packed in a guest, where `strip` is missing and 200 MB take minutes.
+const ENV_PACKED: &str = "DOCKER_PASSTHROUGH_TEST_PACKED";
+
+/// Whether it is the packed driver that is to be tested.
+pub fn is_asked_for() -> bool {
+    env::var_os(ENV_PACKED).is_some()
+}
+
+/// What the environment says of how long a call may take, for a driver that does not have ours.
+fn call_timeout() -> Option<String> {
+    const CALL_TIMEOUT: &str = "DOCKER_PASSTHROUGH_CALL_TIMEOUT";
+    env::var(CALL_TIMEOUT).ok().map(|seconds| format!("{CALL_TIMEOUT}={seconds}"))
+}
+
+fn binary() -> String {
+    env::var(ENV_PACKED).unwrap_or_else(|_| BINARY.into())
+}
 
 /// What it takes if it is not privileged.
 pub const CAPABILITIES: [&str; 3] = ["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"];
 
-fn script(name: &str) -> String {
+/// A script in `contrib/`.
+pub fn script(name: &str) -> String {
     format!("{}/../contrib/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
@@ -24,6 +45,7 @@ pub struct Packed<'a> {
     /// Its names and folders, for a look from outside.
     pub driver: Driver,
     pub container: String,
+    pub image: String,
 }
 
 impl<'a> Packed<'a> {
@@ -33,7 +55,7 @@ impl<'a> Packed<'a> {
         let driver = Driver::stopped(&engine.host());
         let archive = driver.state_dir.parent().unwrap().join("image.tar").display().to_string();
         let image = format!("{}:test", driver.name);
-        command::run(&script("image/make.sh"), &[BINARY, &image, &archive]);
+        command::run(&script("image/make.sh"), &[&binary(), &image, &archive]);
         engine.docker(&["load", "--input", &archive]);
         std::fs::remove_file(&archive).unwrap();
         let state = format!("{0}:{0}", driver.state_dir.display());
@@ -41,11 +63,12 @@ impl<'a> Packed<'a> {
         // Of this engine they are elsewhere than in /run/docker/netns. Systemd has /run shared already.
         let namespaces = format!("{0}:{0}:rslave", engine.exec().display());
         command::run("mount", &["--make-shared", "/run"]);
-        let variables = [
+        let mut variables = vec![
             format!("DOCKER_PASSTHROUGH_NAME={}", driver.name),
             format!("DOCKER_PASSTHROUGH_STATE_DIR={}", driver.state_dir.display()),
             format!("DOCKER_PASSTHROUGH_BPFFS={}", driver.bpffs.display()),
         ];
+        variables.extend(call_timeout());
         let container = format!("{}-itself", driver.name);
         let mut args =
             vec!["run", "-d", "--name", &container, "--restart=always", "--net=host", "--pid=host"];
@@ -55,7 +78,7 @@ impl<'a> Packed<'a> {
         args.extend(options);
         args.push(&image);
         engine.docker(&args);
-        let packed = Self { engine, driver, container };
+        let packed = Self { engine, driver, container, image };
         packed.wait();
         packed
     }
@@ -119,7 +142,7 @@ impl<'a> Plugin<'a> {
         // For its names alone.
         let driver = Driver::stopped(&engine.host());
         let target = folder.join("plugin").display().to_string();
-        command::run(&script("plugin/make.sh"), &[BINARY, &target]);
+        command::run(&script("plugin/make.sh"), &[&binary(), &target]);
         engine.docker(&["plugin", "create", &driver.name, &target]);
         std::fs::remove_dir_all(&target).unwrap();
         let plugin = Self { engine, name: driver.name.clone(), bpffs: driver.bpffs.clone() };
@@ -131,7 +154,10 @@ impl<'a> Plugin<'a> {
             &format!("DOCKER_PASSTHROUGH_NAME={}", plugin.name),
             &format!("DOCKER_PASSTHROUGH_BPFFS={}", plugin.bpffs.display()),
         ]);
-        plugin.engine.docker(&["plugin", "enable", &plugin.name]);
+        if let Some(variable) = call_timeout() {
+            engine.docker(&["plugin", "set", &plugin.name, &variable]);
+        }
+        engine.docker(&["plugin", "enable", &plugin.name]);
         plugin
     }
 

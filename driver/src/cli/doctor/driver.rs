@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Its answer is shorter.
 const LONGEST: u64 = 64 << 10;
 /// Where engines look for sockets.
-const PLUGINS: &str = "/run/docker/plugins";
+pub const PLUGINS: &str = "/run/docker/plugins";
 
 /// Why a driver does not answer.
 #[derive(Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! The engine: whether it is there, fits, and sees the driver.
 use std::path::Path;
 
-use super::{Finding, Patient, error, ok, warning};
+use super::{Finding, Patient, error, ok, shared, warning};
 use crate::docker::EngineFacts;
 
 /// Versions that the driver is tested with.
@@ -15,11 +15,15 @@ pub async fn checks(patient: &Patient) -> Vec<Finding> {
             findings.extend(swarm(engine));
             findings
         }
-        Err(failure) => vec![error(
-            "engine",
-            failure.to_string(),
-            "start it: systemctl start docker; or name its socket: --docker-host unix:///PATH",
-        )],
+        Err(failure) => {
+            let mend = "start it: systemctl start docker; or name its socket: --docker-host unix:///PATH";
+            let share = if shared::contained(patient) {
+                "; -v /var/run/docker.sock:/var/run/docker.sock"
+            } else {
+                ""
+            };
+            vec![error("engine", failure.to_string(), format!("{mend}{share}"))]
+        }
     }
 }
 

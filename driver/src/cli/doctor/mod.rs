@@ -17,6 +17,7 @@ mod hardware;
 mod kernel;
 mod leftovers;
 mod process;
+mod shared;
 
 /// A group of checks that takes longer is given up: something hangs.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -85,6 +86,8 @@ struct Patient {
     socket: PathBuf,
     state: Result<State, state::Error>,
     engine: Result<EngineFacts, docker::Error>,
+    /// The engine's process, or the one that listens for it, if it has a number here.
+    engine_process: Option<i32>,
     /// The process that has locked the state folder.
     holder: Option<i32>,
     /// Whether a driver answers.
@@ -93,11 +96,12 @@ struct Patient {
 
 impl Patient {
     async fn meet(global: &Global, socket: PathBuf) -> Self {
-        let engine = match Docker::new(&global.docker_host) {
-            Ok(docker) => docker.facts().await,
-            Err(error) => Err(error),
+        let (engine, engine_process) = match Docker::new(&global.docker_host) {
+            Ok(docker) => (docker.facts().await, docker.process()),
+            Err(error) => (Err(error), None),
         };
         Self {
+            engine_process,
             state: store::read(&global.state_dir),
             holder: driver::holder(&global.state_dir),
             answers: driver::ask(&socket).await,
@@ -154,6 +158,7 @@ async fn examine(global: &Global, socket: PathBuf) -> Vec<Finding> {
     }
     group!("kernel", kernel::checks);
     group!("process", process::checks);
+    group!("shared", shared::checks);
     group!("netdevs", hardware::checks);
     group!("engine", engine::checks);
     group!("driver", driver::checks);

@@ -5,6 +5,7 @@ mod support;
 mod engine {
     pub mod addressing;
     pub mod confined;
+    pub mod documents;
     pub mod errors;
     pub mod failure;
     pub mod hostile;
@@ -19,13 +20,14 @@ mod engine {
 
 fn main() -> std::process::ExitCode {
     use engine::{
-        addressing, confined, errors, failure, hostile, import, installed, lifecycle, metrics, plugin,
-        restart, traffic,
+        addressing, confined, documents, errors, failure, hostile, import, installed, lifecycle, metrics,
+        plugin, restart, traffic,
     };
 
-    // Those that take longest come first.
+    // Those that take longest come first. What the documents say is not about an engine's version: under one.
     let trials = [
         failure::trials(),
+        if support::docker::is_installed() { documents::trials() } else { Vec::new() },
         restart::trials(),
         installed::trials(),
         hostile::trials(),

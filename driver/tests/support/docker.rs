@@ -29,6 +29,11 @@ const ENV_CLI: &str = "DOCKER_PASSTHROUGH_TEST_DOCKER";
 /// The image that every container runs: busybox and nothing else.
 pub const IMAGE: &str = "busybox:local";
 
+/// Whether the engine is the one that is installed.
+pub fn is_installed() -> bool {
+    env::var_os(ENV_DOCKERD).is_none()
+}
+
 /// An engine; its containers go with it.
 pub struct Engine {
     folder: PathBuf,

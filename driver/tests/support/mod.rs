@@ -5,6 +5,7 @@ pub mod command;
 pub mod confined;
 pub mod container;
 pub mod docker;
+pub mod documents;
 pub mod driver;
 pub mod frames;
 pub mod http;

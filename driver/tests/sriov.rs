@@ -18,7 +18,9 @@ mod sriov {
     pub mod churn;
     pub mod clsact;
     pub mod counters;
+    pub mod documents;
     pub mod failure;
+    pub mod installed;
     pub mod lifecycle;
     pub mod parallel;
     pub mod refusals;
@@ -36,7 +38,8 @@ const REASON: &str = "needs SR-IOV: cargo xtask test runs it in a VM";
 
 fn main() -> std::process::ExitCode {
     use sriov::{
-        bench, bond, choice, churn, clsact, counters, failure, lifecycle, parallel, refusals, tenants, vlans,
+        bench, bond, choice, churn, clsact, counters, documents, failure, installed, lifecycle, parallel,
+        refusals, tenants, vlans,
     };
 
     let mut arguments = Arguments::from_args();
@@ -51,6 +54,7 @@ fn main() -> std::process::ExitCode {
             refusals::trials(),
             bond::trials(),
             lifecycle::trials(),
+            documents::trials(),
             failure::trials(),
         ]
     };
@@ -67,6 +71,10 @@ fn main() -> std::process::ExitCode {
         trials.retain(|trial| clsact::CORE.contains(&trial.name()));
         assert_eq!(trials.len(), clsact::CORE.len(), "a test of the core has another name now");
         trials.extend(clsact::trials());
+    }
+    // A suite of its own, as it takes long.
+    if support::packed::is_asked_for() {
+        trials = installed::trials();
     }
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(true).with_kind(reason)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

@@ -19,8 +19,13 @@ pub fn make(profile: &str) -> Result<()> {
     packages::ensure("making a package", &[Need::program("dpkg-shlibdeps", &["dpkg-dev"])])?;
     let tool = tool()?;
     // By cargo itself: with cargo-deb's own settings everything would be built again.
-    build::driver(profile == "release")?;
+    let driver = build::driver(profile == "release")?;
+    let parts = workspace::target("deb");
+    if parts.exists() {
+        fs::remove_dir_all(&parts).with_context(|| format!("removing {}", parts.display()))?;
+    }
     notices::write()?;
+    process::text(command(driver).arg("generate").arg(&parts))?;
     changelog()?;
     let mut deb = command(tool);
     deb.current_dir(workspace::root()).env("PATH", path());
@@ -29,6 +34,21 @@ pub fn make(profile: &str) -> Result<()> {
     process::step("Making the package", &mut deb, LIMIT)?;
     say(&workspace::target("debian/docker-passthrough.deb").display().to_string());
     Ok(())
+}
+
+/// The driver as the package has it, unpacked.
+pub fn unpacked() -> Result<PathBuf> {
+    let root = workspace::target("debian/root");
+    if root.exists() {
+        fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
+    }
+    process::text(
+        command("dpkg-deb")
+            .arg("--extract")
+            .arg(workspace::target("debian/docker-passthrough.deb"))
+            .arg(&root),
+    )?;
+    Ok(root.join("usr/bin/docker-passthrough"))
 }
 
 /// cargo-deb, built once.
@@ -49,13 +69,13 @@ fn tool() -> Result<PathBuf> {
     Ok(tool)
 }
 
-/// Debian's form of it: what has changed is in CHANGELOG.md, which is beside it.
+/// Debian's form of it: what has changed is in CHANGELOG.md, which is beside it as changelog.gz.
 fn changelog() -> Result<()> {
     let file = workspace::target("deb/changelog");
-    let version = env!("CARGO_PKG_VERSION");
+    let (version, authors) = (env!("CARGO_PKG_VERSION"), env!("CARGO_PKG_AUTHORS"));
     let text = format!(
-        "docker-passthrough ({version}-1) unstable; urgency=medium\n\n  * Version {version}: see CHANGELOG.md.\n\n \
-         -- The authors of docker-passthrough <docker-passthrough@example.org>  Thu, 01 Jan 2026 00:00:00 +0000\n"
+        "docker-passthrough ({version}-1) unstable; urgency=medium\n\n  * Version {version}: see changelog.gz.\n\n \
+         -- {authors}  Thu, 01 Jan 2026 00:00:00 +0000\n"
     );
     fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
 }

@@ -22,7 +22,7 @@ const RUNNING: Duration = Duration::from_mins(15);
 /// What the tests take.
 #[derive(Args)]
 pub struct Options {
-    /// Which to run [default: all but package, which has a package built first]
+    /// Which to run [default: all but package and package-sriov, which have a package built first]
     #[arg(value_enum)]
     suites: Vec<Suite>,
     /// Of the suite engine: only with engines whose version, or Debian release, begins with this
@@ -51,8 +51,10 @@ enum Suite {
     Counting,
     /// The real binary under real engines, the installed one and those of other Debian releases
     Engine,
-    /// The Debian package, installed, upgraded and purged; the plugin under Swarm
+    /// The Debian package, installed, upgraded and purged; the plugin under Swarm; has package-sriov run too
     Package,
+    /// The image and, under Swarm, the plugin, on VFs in a guest
+    PackageSriov,
     /// The real binary, a real engine and SR-IOV VFs, in a guest
     Sriov,
     /// The core of that, and counting by clsact, on Linux 6.1, which has no TCX
@@ -64,7 +66,7 @@ impl Suite {
     /// The kernel of the guest that it runs in, if it runs in one.
     fn kernel(self) -> Option<Kernel> {
         match self {
-            Self::Sriov => Some(Kernel::Own),
+            Self::Sriov | Self::PackageSriov => Some(Kernel::Own),
             Self::SriovBeforeTcx => Some(Kernel::Bookworm),
             Self::Unit
             | Self::Protocol
@@ -81,10 +83,15 @@ impl Suite {
         if self == Self::Sriov { 2 } else { 1 }
     }
 
+    /// Whether it is about the package.
+    fn is_packed(self) -> bool {
+        matches!(self, Self::Package | Self::PackageSriov)
+    }
+
     /// The name of its test program.
     fn target(self) -> String {
         match self {
-            Self::SriovBeforeTcx => Self::Sriov.to_string(),
+            Self::SriovBeforeTcx | Self::PackageSriov => Self::Sriov.to_string(),
             other => other.to_string(),
         }
     }
@@ -112,7 +119,10 @@ pub fn run(options: &Options) -> Result<()> {
     let mut suites = options.suites.clone();
     if suites.is_empty() {
         suites = Suite::value_variants().to_vec();
-        suites.retain(|suite| *suite != Suite::Package);
+        suites.retain(|suite| !suite.is_packed());
+    }
+    if suites.contains(&Suite::Package) {
+        suites.push(Suite::PackageSriov);
     }
     suites.sort_unstable();
     suites.dedup();
@@ -138,7 +148,7 @@ pub fn run(options: &Options) -> Result<()> {
     let built: Vec<_> = suites.iter().copied().filter(runs).collect();
     if !built.is_empty() {
         bpf::build(None)?;
-        if built.contains(&Suite::Package) {
+        if built.iter().any(|suite| suite.is_packed()) {
             // The tests' own profile: nothing is built twice.
             deb::make("dev")?;
         }
@@ -188,6 +198,8 @@ fn needs(suites: &[Suite]) -> Vec<Need> {
     let mut needs = Vec::new();
     if suites.contains(&Suite::Engine) {
         needs.extend(engine::needs());
+        // The documents have them.
+        needs.extend([Need::program("curl", &["curl"]), Need::program("jq", &["jq"])]);
     }
     if suites.contains(&Suite::Package) {
         needs.extend(engine::needs());
@@ -285,7 +297,11 @@ fn in_guests(
         );
         // Emulated, beside another guest, all of it is slow.
         let slow = "DOCKER_PASSTHROUGH_CALL_TIMEOUT=60".to_owned();
-        let mut words = vec![slow, program.display().to_string(), "--include-ignored".into()];
+        let mut words = vec![slow];
+        if *suite == Suite::PackageSriov {
+            words.push(format!("DOCKER_PASSTHROUGH_TEST_PACKED={}", deb::unpacked()?.display()));
+        }
+        words.extend([program.display().to_string(), "--include-ignored".into()]);
         words.extend_from_slice(arguments);
         // Who asks for one test needs one guest.
         let parts = if arguments.is_empty() && guests::at_a_time() > 1 { suite.parts() } else { 1 };

@@ -71,6 +71,11 @@ fn installed_upgraded_and_purged() {
         "usr/bin/docker-passthrough",
         "usr/libexec/docker/cli-plugins/docker-passthrough",
         "usr/share/doc/docker-passthrough/copyright",
+        "usr/share/man/man8/docker-passthrough.8.gz",
+        "usr/share/man/man8/docker-passthrough-stats.8.gz",
+        "usr/share/bash-completion/completions/docker-passthrough",
+        "usr/share/zsh/vendor-completions/_docker-passthrough",
+        "usr/share/fish/vendor_completions.d/docker-passthrough.fish",
         "etc/systemd/system/sockets.target.wants/docker-passthrough.socket",
         "etc/systemd/system/multi-user.target.wants/docker-passthrough.service",
     ] {

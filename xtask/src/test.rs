@@ -93,6 +93,11 @@ impl Suite {
         matches!(self, Self::Package | Self::PackageSriov)
     }
 
+    /// Whether it is about the package.
+    fn is_packed(self) -> bool {
+        matches!(self, Self::Package | Self::PackageSriov)
+    }
+
     /// The name of its test program.
     fn target(self) -> String {
         match self {
@@ -203,6 +208,8 @@ fn needs(suites: &[Suite]) -> Vec<Need> {
     let mut needs = Vec::new();
     if suites.contains(&Suite::Engine) {
         needs.extend(engine::needs());
+        // The documents have them.
+        needs.extend([Need::program("curl", &["curl"]), Need::program("jq", &["jq"])]);
     }
     if suites.contains(&Suite::Package) {
         needs.extend(engine::needs());

@@ -5,16 +5,17 @@ use super::{CreateEndpoint, Driver, Error, Joined, Result, caller::Caller, locat
 use crate::{
     device::Mac,
     fault,
-    state::{Endpoint, EndpointId, Mode, Network, NetworkId},
+    state::{Endpoint, EndpointId, Mode, Network, NetworkId, State},
 };
 
 impl Driver {
     /// Makes the network's netdev ready for a container: as the options want it, tagged, counted, down.
     /// Answers with the hardware address that the container will have. Undone if the caller has given up.
     pub async fn create_endpoint(&self, request: &CreateEndpoint, caller: &Caller) -> Result<Option<Mac>> {
+        let before = self.store.get();
         match self.try_create_endpoint(request, caller).await {
             Err(Error::NoFreeVf { .. } | Error::InUse { .. })
-                if self.take_back_vfs(&request.network).await =>
+                if self.take_back_vfs(&before, &request.network).await =>
             {
                 self.try_create_endpoint(request, caller).await
             }
@@ -82,9 +83,8 @@ impl Driver {
     }
 
     /// Takes back VFs of the network's PF, whichever network has them, whose containers ended without
-    /// Docker having said so; answers whether any has become free, by that or meanwhile.
-    async fn take_back_vfs(&self, network_id: &NetworkId) -> bool {
-        let state = self.store.get();
+    /// Docker having said so; answers whether any has become free since `state`, by that or otherwise.
+    async fn take_back_vfs(&self, state: &State, network_id: &NetworkId) -> bool {
         let Some(Network { mode: Mode::Sriov, options, .. }) = state.networks.get(network_id) else {
             return false;
         };

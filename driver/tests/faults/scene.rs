@@ -70,7 +70,12 @@ pub struct Scene<'a, H> {
 }
 
 /// What a call says that was not done in time.
-const LATE: [&str; 3] = ["not done within", "not done in time", "no answer from the kernel within"];
+const LATE: [&str; 4] = [
+    "not done within",
+    "not done in time",
+    "no answer from the kernel within",
+    "has not taken the request within",
+];
 
 /// The name Docker gives to the first netdev.
 const INSIDE: &str = "eth0";

@@ -93,11 +93,6 @@ impl Suite {
         matches!(self, Self::Package | Self::PackageSriov)
     }
 
-    /// Whether it is about the package.
-    fn is_packed(self) -> bool {
-        matches!(self, Self::Package | Self::PackageSriov)
-    }
-
     /// The name of its test program.
     fn target(self) -> String {
         match self {

@@ -158,7 +158,7 @@ impl Programs {
             bytes.extend(instruction.off.to_ne_bytes());
             bytes.extend(immediate.to_ne_bytes());
         }
-        let tag = |hash: &[u8]| Ok(hash[..size_of::<Tag>()].try_into()?);
+        let tag = |hash: &[u8]| -> Result<Tag> { Ok(hash[..size_of::<Tag>()].try_into()?) };
         Ok([tag(&Sha1::digest(&bytes))?, tag(&Sha256::digest(&bytes))?])
     }
 

@@ -17,7 +17,10 @@ use aya_obj::{
 };
 use driver_common::Constants;
 
-use super::kernel::{self, NewProgram, ProgramType};
+use super::{
+    kernel,
+    program::{NewProgram, ProgramType},
+};
 use crate::state::model::CounterSet;
 
 /// What the endpoint's map is called in the kernel, whatever it counts.
@@ -41,7 +44,7 @@ pub(super) struct Programs {
     maps: Vec<DeclaredMap>,
     /// The names and types of the maps' fields, in the kernel.
     btf: Option<OwnedFd>,
-    programs: HashMap<String, Code>,
+    code: HashMap<String, Code>,
 }
 
 /// A map as the object declares it.
@@ -115,7 +118,7 @@ impl Programs {
             };
             programs.insert(name.clone(), code);
         }
-        Ok(Self { maps, btf, programs })
+        Ok(Self { maps, btf, code: programs })
     }
 
     /// Makes a map for what is to be counted.
@@ -142,7 +145,7 @@ impl Programs {
 
     /// Loads one program.
     pub fn load(&self, name: &str, maps: &Maps, constants: Constants) -> Result<OwnedFd> {
-        let code = self.programs.get(name).ok_or_else(|| format!("no program {name}"))?;
+        let code = self.code.get(name).ok_or_else(|| format!("no program {name}"))?;
         let mut instructions = code.instructions.clone();
         for instruction in &mut instructions {
             let kind = u32::from(instruction.src_reg());

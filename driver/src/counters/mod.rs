@@ -11,6 +11,7 @@ mod hook;
 mod kernel;
 mod object;
 mod pins;
+mod program;
 mod read;
 mod reports;
 mod tcx;

@@ -19,7 +19,10 @@ use driver_common::Constants;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::kernel::{self, NewProgram, ProgramType, Tag};
+use super::{
+    kernel::{self, Tag},
+    program::{NewProgram, ProgramType},
+};
 use crate::state::model::CounterSet;
 
 /// What the endpoint's map is called in the kernel, whatever it counts.
@@ -43,7 +46,7 @@ pub(super) struct Programs {
     maps: Vec<DeclaredMap>,
     /// The names and types of the maps' fields, in the kernel.
     btf: Option<OwnedFd>,
-    programs: HashMap<String, Code>,
+    code: HashMap<String, Code>,
 }
 
 /// A map as the object declares it.
@@ -117,7 +120,7 @@ impl Programs {
             };
             programs.insert(name.clone(), code);
         }
-        Ok(Self { maps, btf, programs })
+        Ok(Self { maps, btf, code: programs })
     }
 
     /// Makes a map for what is to be counted.
@@ -163,7 +166,7 @@ impl Programs {
     }
 
     fn code(&self, name: &str) -> Result<&Code> {
-        Ok(self.programs.get(name).ok_or_else(|| format!("no program {name}"))?)
+        Ok(self.code.get(name).ok_or_else(|| format!("no program {name}"))?)
     }
 
     /// Loads one program.

@@ -93,9 +93,13 @@ pub struct Scratch(PathBuf);
 impl Scratch {
     /// Makes `/tmp/NAME`, or in `TMPDIR`. It must not exist.
     pub fn new(name: &str) -> Result<Self> {
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).with_context(|| format!("creating {}", path.display()))?;
-        Ok(Self(path))
+        Self::at(&std::env::temp_dir().join(name))
+    }
+
+    /// Makes this folder. It must not exist.
+    pub fn at(path: &Path) -> Result<Self> {
+        fs::create_dir(path).with_context(|| format!("creating {}", path.display()))?;
+        Ok(Self(path.to_owned()))
     }
 
     /// Where it is.

@@ -24,6 +24,11 @@ impl Samples {
         self.quantile(3, 4)
     }
 
+    /// One in a hundred is above it.
+    pub fn p99(&self) -> f64 {
+        self.quantile(99, 100)
+    }
+
     /// The differences from what was measured at the same times: what changes with time is in both.
     pub fn over(&self, others: &Self) -> Self {
         Self(self.0.iter().zip(&others.0).map(|(sample, other)| sample - other).collect())

@@ -1,5 +1,5 @@
 //! `serve`: the driver.
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Args, builder::BoolishValueParser};
@@ -32,6 +32,9 @@ const PLUGINS: &str = "/run/docker/plugins";
 
 /// After the kernel could not tell what becomes of netdevs, it is asked to again.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// As many threads answer calls as there are processors, but no more than this: what blocks has its own.
+const WORKERS: usize = 4;
 
 /// How long after something that is left to do: what hindered it may be over then.
 const SOON: Duration = Duration::from_millis(500);
@@ -96,7 +99,9 @@ impl Serve {
         counters.prepare()?;
         let listener = listener::listen(&path)?;
         let metrics = self.metrics.map(|address| anyhow::Ok((address.listen()?, address))).transpose()?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(WORKERS);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
         runtime.block_on(async {
             let (renamed, names) = mpsc::channel(64);
             let driver = Arc::new(Driver::new(global.name.clone(), store, counters, renamed)?);

@@ -3,9 +3,9 @@ use std::{
     collections::HashMap,
     error::Error as StdError,
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use aya::{Ebpf, EbpfLoader, programs::ProgramError};
@@ -13,7 +13,7 @@ use nix::libc;
 
 use super::{
     Error, Hook, Plan, Result,
-    kernel::{self, AttachType},
+    kernel::{self, AttachType, Identity},
     map::{self, Maps},
     pins::{self, Pinned, Pins, Side},
     reports::Reports,
@@ -53,13 +53,16 @@ pub struct Counters {
     reports: Option<Reports>,
 }
 
-/// aya's loader parses the kernel's BTF when it is made, for ≈ 18 ms: kept, once it is needed.
+/// aya's loader parses the kernel's BTF when it is made, for ≈ 18 ms and some MiB, and our programs have no
+/// use for it: made when it is first needed, and kept without.
 struct Loader {
     aya: EbpfLoader<'static>,
     /// aya borrows the values of constants for as long as the loader lives. MACs are therefore never
     /// freed, and each is stored once: a machine has few netdevs.
     macs: HashMap<[u32; 2], &'static [u32; 2]>,
     maps: Maps,
+    /// The instructions of our programs, of those that have been loaded once.
+    tags: HashMap<AttachType, [u8; 8]>,
 }
 
 impl Counters {
@@ -147,12 +150,19 @@ impl Counters {
         if pinned != ours {
             return Ok(Adopted::Kept { pinned, ours });
         }
+        if self.reports.is_none() && self.are_ours(endpoint, plan, [(Side::Rx, &rx), (Side::Tx, &tx)])? {
+            return Ok(Adopted::Unchanged);
+        }
         let mut ebpf = self.load(&pins, endpoint, plan)?;
         let mut adopted = Adopted::Unchanged;
         for (side, pinned) in [(Side::Rx, rx), (Side::Tx, tx)] {
             let program = load_program(&mut ebpf, endpoint, pinned.program(side))?;
             let failed = |source| Error::Replace { endpoint: endpoint.clone(), source };
-            if self.reports.is_none() && is_same(&pinned, program.as_fd()).map_err(failed)? {
+            let ours = kernel::identity(program.as_fd()).map_err(failed)?;
+            if let Some(loader) = &mut *self.loader() {
+                loader.tags.insert(pinned.program(side), ours.tag);
+            }
+            if self.reports.is_none() && identity(&pinned).map_err(failed)? == ours {
                 continue;
             }
             match pinned {
@@ -172,12 +182,35 @@ impl Counters {
         Pins::new(&self.bpffs, endpoint).remove()
     }
 
+    /// Whether the pinned programs are what [`load`](Self::load) would make, as far as that is known without
+    /// having the kernel verify all of it again: that takes most of the time of an adoption.
+    fn are_ours(&self, endpoint: &EndpointId, plan: &Plan, pinned: [(Side, &Pinned); 2]) -> Result<bool> {
+        let failed =
+            |source: Box<dyn StdError + Send + Sync>| Error::Load { endpoint: endpoint.clone(), source };
+        let guard = self.loader();
+        let Some(Loader { maps, tags, .. }) = &*guard else { return Ok(false) };
+        let words = plan.spoof_check.words();
+        let constants = maps.constants(&constants(plan, &words)).map_err(failed)?;
+        for (side, pinned) in pinned {
+            let Some(tag) = tags.get(&pinned.program(side)) else { return Ok(false) };
+            let found = identity(pinned).map_err(|error| failed(error.into()))?;
+            if found.tag != *tag || found.constants != constants {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whoever panicked did so in aya; the loader sets all that a load depends on.
+    fn loader(&self) -> MutexGuard<'_, Option<Loader>> {
+        self.loader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes the map, too, if there is none yet.
     fn load(&self, pins: &Pins, endpoint: &EndpointId, plan: &Plan) -> Result<Ebpf> {
         let failed = |source| Error::Load { endpoint: endpoint.clone(), source };
-        // Whoever panicked did so in aya; the loader sets all that a load depends on.
-        let mut guard = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
-        let Loader { aya, macs, maps } = match &mut *guard {
+        let mut guard = self.loader();
+        let Loader { aya, macs, maps, .. } = match &mut *guard {
             Some(loader) => loader,
             none => none.insert(Loader::new(self.object).map_err(failed)?),
         };
@@ -187,10 +220,9 @@ impl Counters {
         }
         let words = plan.spoof_check.words();
         let mac: &'static [u32; 2] = macs.entry(words).or_insert_with(|| Box::leak(Box::new(words)));
-        aya.override_global("SPOOF_CHECK", plan.spoof_check.constant(), true)
-            .override_global("SOURCE_MAC", mac, true)
-            .override_global("XDP_FRAGS", constant(plan.frags), true)
-            .override_global("DETAILED", constant(plan.counters == CounterSet::Detailed), true);
+        for (name, value) in constants(plan, mac) {
+            aya.override_global(name, value, true);
+        }
         for name in map::IN_OBJECT {
             aya.map_pin_path(name, path.clone());
         }
@@ -204,8 +236,21 @@ impl Counters {
 
 impl Loader {
     fn new(object: &[u8]) -> std::result::Result<Self, Box<dyn StdError + Send + Sync>> {
-        Ok(Self { aya: EbpfLoader::new(), macs: HashMap::new(), maps: Maps::of(object)? })
+        let mut aya = EbpfLoader::new();
+        aya.btf(None);
+        Ok(Self { aya, macs: HashMap::new(), maps: Maps::of(object)?, tags: HashMap::new() })
     }
+}
+
+/// What is set in `.rodata`; `mac` is the words of the spoof check's.
+fn constants<'a>(plan: &Plan, mac: &'a [u32; 2]) -> [(&'static str, &'a [u32]); 4] {
+    let one = std::slice::from_ref;
+    [
+        ("SPOOF_CHECK", one(plan.spoof_check.constant())),
+        ("SOURCE_MAC", mac),
+        ("XDP_FRAGS", one(constant(plan.frags))),
+        ("DETAILED", one(constant(plan.counters == CounterSet::Detailed))),
+    ]
 }
 
 fn constant(yes: bool) -> &'static u32 {
@@ -251,11 +296,10 @@ fn link(ebpf: &mut Ebpf, endpoint: &EndpointId, plan: &Plan, at: AttachType) -> 
     })
 }
 
-/// Whether what is pinned has this program.
-fn is_same(pinned: &Pinned, program: BorrowedFd<'_>) -> io::Result<bool> {
-    let old = match pinned {
-        Pinned::Link { at, .. } => &kernel::program(at.program_id)?,
-        Pinned::Program { fd, .. } => fd,
-    };
-    Ok(kernel::identity(old.as_fd())? == kernel::identity(program)?)
+/// What the pinned program is.
+fn identity(pinned: &Pinned) -> io::Result<Identity> {
+    match pinned {
+        Pinned::Link { at, .. } => kernel::identity(kernel::program(at.program_id)?.as_fd()),
+        Pinned::Program { fd, .. } => kernel::identity(fd.as_fd()),
+    }
 }

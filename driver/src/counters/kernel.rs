@@ -15,7 +15,7 @@ use std::{
 use nix::libc;
 
 /// `enum bpf_attach_type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub(super) enum AttachType {
     Xdp = 37,
@@ -353,8 +353,8 @@ pub(super) fn program_id(program: BorrowedFd<'_>) -> io::Result<u32> {
 /// What makes two programs the same: their instructions, and the constants that they were loaded with.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Identity {
-    tag: [u8; 8],
-    constants: Option<Vec<u64>>,
+    pub tag: [u8; 8],
+    pub constants: Option<Vec<u64>>,
 }
 
 /// Asks what a program is.

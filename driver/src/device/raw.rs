@@ -16,10 +16,10 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkMessage, Prop},
+    link::{LinkAttribute, LinkExtentMask, LinkMessage, Prop},
     nsid::{NsidAttribute, NsidMessage},
 };
-use netlink_sys::Socket;
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use nix::sys::{
     socket::{setsockopt, sockopt::ReceiveTimeout},
     time::TimeVal,
@@ -293,6 +293,39 @@ impl Standing {
     }
 }
 
+impl Raw {
+    /// A socket in the calling thread's namespace.
+    pub fn here() -> io::Result<Self> {
+        Self::on(Socket::new(NETLINK_ROUTE)?)
+    }
+
+    /// The netdevs that stand on another one; blocks.
+    pub fn standing_here(&self) -> io::Result<Vec<Standing>> {
+        let mut all = LinkMessage::default();
+        // What nobody asks for takes the kernel longest.
+        all.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        Ok(standing_in(&self.ask_here(RouteNetlinkMessage::GetLink(all), NLM_F_DUMP, usize::MAX)?))
+    }
+
+    /// The id that the namespace of this socket has for another; none if it knows nothing of it. Blocks.
+    pub fn nsid_here(&self, of: &NetNs) -> io::Result<Option<i32>> {
+        let mut message = NsidMessage::default();
+        message.attributes.push(NsidAttribute::Fd(of.raw_fd().cast_unsigned()));
+        let bodies = self.ask_here(RouteNetlinkMessage::GetNsId(message), NLM_F_ACK, usize::MAX)?;
+        let ids = bodies.iter().filter_map(|body| NsidMessage::parse(body.as_slice()).ok());
+        let id = ids.flat_map(|answer| answer.attributes).find_map(|attribute| match attribute {
+            NsidAttribute::Id(id) => Some(id),
+            _ => None,
+        });
+        // NETNSA_NSID_NOT_ASSIGNED
+        Ok(id.filter(|id| *id >= 0))
+    }
+}
+
+fn standing_in(bodies: &[Vec<u8>]) -> Vec<Standing> {
+    bodies.iter().filter_map(|body| Standing::read(body)).collect()
+}
+
 impl Rtnl {
     /// The netdev that `request` names, whatever it is called.
     pub(super) async fn read_link(&self, what: &str, request: LinkMessage) -> Result<Option<LinkMessage>> {
@@ -314,26 +347,11 @@ impl Rtnl {
     /// The netdevs that stand on another one.
     pub async fn standing(&self) -> Result<Vec<Standing>> {
         let bodies = self.dump_links("listing what stands on netdevs").await?;
-        Ok(bodies.iter().filter_map(|body| Standing::read(body)).collect())
+        Ok(standing_in(&bodies))
     }
 
     async fn dump_links(&self, what: &str) -> Result<Vec<Vec<u8>>> {
         self.raw().ask(what, RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP).await
-    }
-
-    /// The id that the namespace of this socket has for another; none if it knows nothing of it.
-    pub async fn nsid(&self, of: &NetNs) -> Result<Option<i32>> {
-        let mut message = NsidMessage::default();
-        message.attributes.push(NsidAttribute::Fd(of.raw_fd().cast_unsigned()));
-        let what = "asking for the id of a network namespace";
-        let bodies = self.raw().ask(what, RouteNetlinkMessage::GetNsId(message), NLM_F_ACK).await?;
-        let ids = bodies.iter().filter_map(|body| NsidMessage::parse(body.as_slice()).ok());
-        let id = ids.flat_map(|answer| answer.attributes).find_map(|attribute| match attribute {
-            NsidAttribute::Id(id) => Some(id),
-            _ => None,
-        });
-        // NETNSA_NSID_NOT_ASSIGNED
-        Ok(id.filter(|id| *id >= 0))
     }
 
     /// Gives another namespace an id in that of this socket, if it has none yet.

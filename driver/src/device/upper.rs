@@ -2,7 +2,14 @@
 //!
 //! Such netdevs heed NETDEV_UNREGISTER only if the one beneath them ends, not if it moves
 //! (drivers/net/macvlan.c, net/8021q/vlan.c): they stay where they are, and go on receiving.
-use super::{Rtnl, netns::NetNs, raw::Standing, rtnl::Result};
+use std::{io, path::PathBuf};
+
+use super::{
+    Rtnl,
+    netns::{self, NetNs, Traveller},
+    raw::{Raw, Standing},
+    rtnl::Result,
+};
 
 /// Kinds that receive or send through the netdev that IFLA_LINK names. To a veth that is its other end, and
 /// to a tunnel a mere hint.
@@ -16,18 +23,47 @@ impl Rtnl {
         uppers.retain(|upper| upper.is_on(lower, None));
         Ok(uppers)
     }
+}
 
-    /// What in this namespace stands on the netdev `lower` of the namespace `of`.
-    pub async fn uppers_on(&self, lower: u32, of: &NetNs) -> Result<Vec<Standing>> {
-        let mut uppers = self.standing().await?;
-        if uppers.is_empty() {
-            return Ok(uppers);
-        }
-        // The listing gives a namespace its id if it had none yet, so this comes after it.
-        let Some(netns) = self.nsid(of).await? else { return Ok(Vec::new()) };
-        uppers.retain(|upper| upper.is_on(lower, Some(netns)));
-        Ok(uppers)
+/// What stands, in one namespace, on a netdev of another.
+#[derive(Debug)]
+pub struct Elsewhere {
+    /// The namespace, by a path that leads to it.
+    pub path: PathBuf,
+    /// Its inode.
+    pub netns: u64,
+    /// What stands there, or why that can't be told.
+    pub uppers: io::Result<Vec<Standing>>,
+}
+
+/// What stands, in all other namespaces, on the netdev `lower` of the namespace `home`. Blocks, and goes from
+/// one to the next on one thread: a host may have a thousand. They are opened one by one, as an open namespace
+/// keeps what is in it from coming home.
+pub fn uppers_elsewhere(lower: u32, home: &NetNs) -> io::Result<Vec<Elsewhere>> {
+    Traveller::run(|traveller| {
+        let look = |path: PathBuf| {
+            // It ended meanwhile, or never was one.
+            let netns = NetNs::open(&path).ok()?;
+            let uppers = traveller.enter(&netns).and_then(|()| uppers_on(lower, home));
+            let found = !matches!(&uppers, Ok(uppers) if uppers.is_empty());
+            found.then(|| Elsewhere { path, netns: netns.inode(), uppers })
+        };
+        netns::others(home).filter_map(look).collect()
+    })
+}
+
+/// What in the calling thread's namespace stands on the netdev `lower` of the namespace `of`.
+fn uppers_on(lower: u32, of: &NetNs) -> io::Result<Vec<Standing>> {
+    let raw = Raw::here()?;
+    let mut uppers = raw.standing_here()?;
+    uppers.retain(|upper| upper.lower == lower);
+    if uppers.is_empty() {
+        return Ok(uppers);
     }
+    // The listing gives a namespace its id if it had none yet, so this comes after it.
+    let Some(netns) = raw.nsid_here(of)? else { return Ok(Vec::new()) };
+    uppers.retain(|upper| upper.is_on(lower, Some(netns)));
+    Ok(uppers)
 }
 
 impl Standing {

@@ -1,11 +1,16 @@
 //! What a container left on top of a netdev or at its hooks would go on seeing the next one's frames. It
 //! ends with the handover; what the host had there before stays.
-use std::path::Path;
+use std::io;
 
-use super::{Driver, Error, Result, netdevice::Refuse};
+use super::{Driver, Error, Result, blocking, netdevice::Refuse};
 use crate::{
     counters,
-    device::{Link, Rtnl, netns, netns::NetNs, raw::Standing},
+    device::{
+        Link, Rtnl,
+        netns::NetNs,
+        raw::Standing,
+        upper::{Elsewhere, uppers_elsewhere},
+    },
     state::{
         NetworkId, Original,
         model::{TcxIds, Upper},
@@ -17,11 +22,12 @@ impl Driver {
     /// unless the netdev is taken by force: it would see what the next container sends and receives.
     pub(super) async fn hosts_uppers(&self, network: &NetworkId, link: &Link) -> Result<Vec<Upper>> {
         let (mut uppers, mut names) = (Vec::new(), Vec::new());
-        for path in netns::others(&self.home) {
-            let Some((netns, _, found)) = self.uppers_in(&path, link.ifindex).await? else { continue };
-            for Standing { ifindex, name, kind, .. } in found {
+        for Elsewhere { path, netns, uppers: found } in self.uppers_elsewhere(link.ifindex).await? {
+            for Standing { ifindex, name, kind, .. } in
+                found.map_err(Error::io(path.display().to_string()))?
+            {
                 names.push(format!("the {kind} {name} in {}", path.display()));
-                uppers.push(Upper { netns: netns.inode(), ifindex });
+                uppers.push(Upper { netns, ifindex });
             }
         }
         let state = self.store.get();
@@ -57,24 +63,32 @@ impl Driver {
     /// Ends what stands on a netdev that is home, in all other namespaces. Answers with what could not be
     /// ended.
     pub(super) async fn end_uppers(&self, ifindex: u32, original: &Original) -> Vec<String> {
+        let found = match self.uppers_elsewhere(ifindex).await {
+            Ok(found) => found,
+            Err(error) => return vec![error.to_string()],
+        };
         let mut reasons = Vec::new();
-        for path in netns::others(&self.home) {
-            match self.uppers_in(&path, ifindex).await {
-                Ok(Some((netns, rtnl, uppers))) => reasons.extend(end(&rtnl, &netns, uppers, original).await),
-                Ok(None) => {}
+        for Elsewhere { path, netns, uppers } in found {
+            let ended = async {
+                let uppers = uppers?;
+                let there = NetNs::open(&path)?;
+                if there.inode() != netns {
+                    // That of before may be found by another path, the next time.
+                    return Err(io::Error::other("leads to another network namespace by now"));
+                }
+                io::Result::Ok(end(&Rtnl::within(&there)?, &there, uppers, original).await)
+            };
+            match ended.await {
+                Ok(failed) => reasons.extend(failed),
                 Err(error) => reasons.push(format!("{}: {error}", path.display())),
             }
         }
         reasons
     }
 
-    /// Opened one by one: an open namespace keeps what is in it from coming home.
-    async fn uppers_in(&self, path: &Path, ifindex: u32) -> Result<Option<(NetNs, Rtnl, Vec<Standing>)>> {
-        // It ended meanwhile, or never was one.
-        let Ok(netns) = NetNs::open(path) else { return Ok(None) };
-        let rtnl = Rtnl::within(&netns).map_err(Error::io("an rtnetlink socket in a namespace"))?;
-        let uppers = rtnl.uppers_on(ifindex, &self.home).await?;
-        Ok(Some((netns, rtnl, uppers)))
+    async fn uppers_elsewhere(&self, ifindex: u32) -> Result<Vec<Elsewhere>> {
+        let home = self.home.try_clone().map_err(Error::io("the host's network namespace"))?;
+        blocking("looking for upper netdevs", move || uppers_elsewhere(ifindex, &home)).await
     }
 
     /// What the host has at a netdev's TCX hooks.

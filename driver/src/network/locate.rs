@@ -141,6 +141,9 @@ impl Driver {
     }
 
     async fn at_in(&self, netns: &NetNs, id: &EndpointId, clue: &Clue) -> Result<Option<u32>> {
+        if let Clue::Counted(ifindex) = clue {
+            return self.counted_in(Some(netns), id, *ifindex).await;
+        }
         let rtnl = Rtnl::within(netns).map_err(Error::io("an rtnetlink socket there"))?;
         self.at(&rtnl, Some(netns), id, clue).await
     }
@@ -169,19 +172,22 @@ impl Driver {
                 let numbered = || links.iter().find(|link| in_sandbox && link.ifindex == *ifindex);
                 Ok(tagged.or_else(numbered).map(|link| link.ifindex))
             }
-            Clue::Counted(ifindex) => {
-                let (bpffs, id, ifindex) = (self.bpffs.clone(), id.clone(), *ifindex);
-                let netns = netns.map(NetNs::try_clone).transpose().map_err(Error::io("a namespace"))?;
-                let asked = self.counters(move |_| {
-                    let counted = || counters::is_attached(&bpffs, &id, ifindex);
-                    match netns {
-                        None => Ok(counted()),
-                        Some(netns) => Ok(netns.run(counted).unwrap_or(Ok(false))),
-                    }
-                });
-                Ok(asked.await??.then_some(ifindex))
-            }
+            Clue::Counted(ifindex) => self.counted_in(netns, id, *ifindex).await,
         }
+    }
+
+    /// The ifindex, if the endpoint's counters are attached to the netdev that has it in this namespace.
+    async fn counted_in(&self, netns: Option<&NetNs>, id: &EndpointId, ifindex: u32) -> Result<Option<u32>> {
+        let (bpffs, id) = (self.bpffs.clone(), id.clone());
+        let netns = netns.map(NetNs::try_clone).transpose().map_err(Error::io("a namespace"))?;
+        let asked = self.counters(move |_| {
+            let counted = || counters::is_attached(&bpffs, &id, ifindex);
+            match netns {
+                None => Ok(counted()),
+                Some(netns) => Ok(netns.run(counted).unwrap_or(Ok(false))),
+            }
+        });
+        Ok(asked.await??.then_some(ifindex))
     }
 
     /// Takes the netdev home if it is away; none if it no longer exists.

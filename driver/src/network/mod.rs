@@ -231,8 +231,8 @@ pub struct Driver {
     reserved: Reservations,
     /// Held while a VF's driver is being bound: a fresh netdev may get any name that is free just then.
     names: tokio::sync::Mutex<()>,
-    /// Held while a netdevice is looked at and claimed, so that no two networks get the same.
-    claims: tokio::sync::Mutex<()>,
+    /// Netdevices that are looked at and claimed: no two networks get the same.
+    claims: Locks<String>,
     /// Networks that are being looked at.
     looked_at: Mutex<HashSet<NetworkId>>,
     /// Endpoints that are counted by filters, which somebody has to look after.
@@ -266,7 +266,7 @@ impl Driver {
             pfs: Locks::default(),
             reserved: Reservations::default(),
             names: tokio::sync::Mutex::default(),
-            claims: tokio::sync::Mutex::default(),
+            claims: Locks::default(),
             looked_at: Mutex::default(),
             filtered: Filtered::default(),
             renamed,

@@ -52,7 +52,8 @@ impl Driver {
         requested: Requested,
         gateways: Vec<IpNet>,
     ) -> Result<(Network, Link)> {
-        let _claims = self.claims.lock().await;
+        let link = self.rtnl.link(LinkRef::Name(&requested.options.netdevice)).await?;
+        let _claim = self.claims.lock(&link.map_or_else(String::new, |link| one_of(&link))).await;
         let (mode, link) = self.hand_out(&requested).await?;
         let mut options = requested.options;
         // From here on it goes by its own name, also where an alternative one was typed.
@@ -126,4 +127,13 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// The same for all netdevs, and all names of them, that can't be claimed independently: a PF and its VFs.
+/// One that is not there is claimed by nobody.
+fn one_of(link: &Link) -> String {
+    let Some(parent) = &link.parent else { return link.ifindex.to_string() };
+    let pf = parent.sysfs().join("physfn").read_link().ok();
+    let pf = pf.and_then(|pf| pf.file_name()?.to_str().map(str::to_owned));
+    format!("{}/{}", parent.bus, pf.as_ref().unwrap_or(&parent.device))
 }

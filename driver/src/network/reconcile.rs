@@ -1,7 +1,7 @@
 //! What is remembered against what is: after a start, and before a netdev that seems taken is refused.
 use std::{
     sync::{Arc, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{Driver, Error, Result, assign::spoof_check, locate::Place, locks::Hold, now, upkeep::Action};
@@ -27,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 impl Driver {
     /// Takes over the counters that a driver before this one left on running containers' netdevs.
     pub async fn adopt_all(self: &Arc<Self>) {
+        let (begun, endpoints) = (Instant::now(), self.store.get().endpoints().count());
         self.look_at_networks(async |driver, network_id| {
             for id in driver.endpoints_of(&network_id) {
                 let Some(_hold) = driver.when_idle(&network_id, &id).await else { continue };
@@ -40,6 +41,10 @@ impl Driver {
             }
         })
         .await;
+        if endpoints > 0 {
+            let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(endpoints, millis, "the counters of a driver before this one are taken over");
+        }
     }
 
     /// Goes through all endpoints that are remembered, and takes back the netdevs of those that ended

@@ -9,6 +9,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use nix::fcntl::{Flock, FlockArg};
+use serde::Deserialize;
 use tokio::sync::Mutex;
 
 use super::model::{State, VERSION};
@@ -179,17 +180,22 @@ pub fn read(folder: &Path) -> Result<State, Error> {
         return Err(damaged(format!("{size} bytes are too many")));
     }
     let bytes = fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-    let value: serde_json::Value =
-        serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
-    match value.get("version").and_then(serde_json::Value::as_u64) {
+    let Head { version } = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+    match version.as_ref().and_then(serde_json::Value::as_u64) {
         None => return Err(damaged("it has no version".into())),
         Some(found) if found > u64::from(VERSION) => return Err(Error::Newer { path, found }),
         Some(0) => return Err(damaged("no driver writes layout 0".into())),
         // Those before this one lack fields, which have defaults.
         Some(_) => {}
     }
-    let state: State = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+    let state: State = serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
     Ok(State { version: VERSION, ..state })
+}
+
+/// What is looked at before the rest, which a newer driver may write differently.
+#[derive(Deserialize)]
+struct Head {
+    version: Option<serde_json::Value>,
 }
 
 fn write(folder: &Path, state: &State) -> Result<(), Error> {

@@ -26,6 +26,9 @@ pub struct Options {
     /// How many endpoints there are at most
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     endpoints: u32,
+    /// Leave restarts out
+    #[arg(long)]
+    no_restarts: bool,
 }
 
 /// Whose containers there are, each with a network and a namespace of its own.
@@ -38,7 +41,9 @@ pub struct Crowd {
 const PROBE: usize = 100_000;
 /// What the driver logs when it has taken over all.
 pub const ADOPTED: &str = "the counters of a driver before this one are taken over";
-/// How long that may take.
+/// How often the driver is started anew at each number of endpoints.
+const RESTARTS: u32 = 3;
+/// How long taking over may take.
 const PATIENCE: Duration = Duration::from_mins(3);
 
 impl Crowd {
@@ -131,7 +136,7 @@ pub fn run(options: &Options) -> Result<()> {
             timed("DeleteEndpoint", &mut |client| life.delete_endpoint(client))?;
             timed("DeleteNetwork", &mut |client| life.delete_network(client))?;
         }
-        for _ in 0..3 {
+        for _ in 0..if options.no_restarts { 0 } else { RESTARTS } {
             step.tick(&format!("a restart with {size}"));
             drop(server);
             let begun = Instant::now();

@@ -40,6 +40,26 @@ fn the_same_programs_stay() {
     }
 }
 
+/// After the first adoption programs are compared without loading ours: by their constants, too.
+#[test]
+fn other_constants_are_seen_each_time() {
+    for rx_hook in [Hook::Xdp, Hook::Tcx] {
+        let mut lab = Lab::new(Setup { rx_hook, ..Setup::default() });
+        lab.counters = Counters::new(lab.bpffs());
+        let changed = Plan { spoof_check: SpoofCheck::Drop(STRANGER), ..lab.plan };
+        for (plan, adopted) in [
+            (&lab.plan, Adopted::Unchanged),
+            (&lab.plan, Adopted::Unchanged),
+            (&changed, Adopted::Replaced),
+            (&changed, Adopted::Unchanged),
+            (&lab.plan, Adopted::Replaced),
+        ] {
+            assert_eq!(lab.counters.adopt(&lab.endpoint, plan).unwrap(), adopted, "{plan:?}");
+        }
+        count(&lab);
+    }
+}
+
 /// Other instructions, and the netdev in another namespace.
 #[test]
 fn other_programs_are_replaced_in_place() {

@@ -399,10 +399,8 @@ pub fn make_netdevs(numbers: impl Iterator<Item = usize>) -> Result<()> {
     if !Path::new("/run/netns/far").exists() {
         process::text(command("ip").args(["netns", "add", "far"]))?;
     }
-    let mut batch = String::new();
-    for n in numbers {
-        batch += &format!("link add {} type veth peer name far{n} netns far\n", netdev(n));
-    }
+    let line = |n| format!("link add {} type veth peer name far{n} netns far\n", netdev(n));
+    let batch: String = numbers.map(line).collect();
     let file = PathBuf::from("/run/netdevs.batch");
     fs::write(&file, batch)?;
     process::text_within(Duration::from_mins(5), command("ip").arg("-batch").arg(file)).map(drop)

@@ -180,11 +180,11 @@ fn lives_of(server: &Server, clients: usize, lives: usize) -> Result<[Turn; STEP
     })
 }
 
-fn live(life: &Life, client: &mut Client, times: &mut [Vec<Duration>; STEPS.len()]) -> Result<()> {
+fn live(life: &Life, client: &mut Client, steps: &mut [Vec<Duration>; STEPS.len()]) -> Result<()> {
     let mut timed = |step: usize, call: &mut dyn FnMut(&mut Client) -> Result<()>| {
         let begun = Instant::now();
         call(client)?;
-        times[step].push(begun.elapsed());
+        steps[step].push(begun.elapsed());
         anyhow::Ok(())
     };
     timed(0, &mut |client| life.create_network(client))?;

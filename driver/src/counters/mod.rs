@@ -18,7 +18,7 @@ mod tcx;
 pub use attach::{Adopted, Counters};
 pub use hook::{Hook, Plan, SpoofCheck};
 pub use pins::endpoints;
-pub use read::{ByClass, Reading, attached_here, filters, is_attached, read};
+pub use read::{ByClass, Opened, Reading, attached_here, filters, is_attached, open, read};
 pub use tcx::{clear_tcx, has_tcx, tcx_ids};
 
 use crate::state::id::EndpointId;

@@ -211,6 +211,13 @@ impl Pins {
 
     fn pinned(&self, name: &'static str) -> Result<Pinned> {
         let fd = self.get(name)?;
+        // Nothing but a link answers so: where that has the hook, a program has a length, a multiple of 8, and a map flags
+        // that none has. Asking in /proc what it is takes longer than all the rest.
+        if let Ok(at) = kernel::attachment(fd.as_fd())
+            && at.to != AttachType::Xdp
+        {
+            return Ok(Pinned::Link { fd, at });
+        }
         let pinned = match kernel::kind(fd.as_fd()) {
             Ok(Kind::Link) => kernel::attachment(fd.as_fd()).map(|at| Pinned::Link { fd, at }),
             Ok(Kind::Program) => kernel::program_id(fd.as_fd()).map(|id| Pinned::Program { fd, id }),

@@ -1,5 +1,10 @@
 //! Reading: a few calls on what is pinned, with or without a driver that runs.
-use std::{os::fd::AsFd, path::Path};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    sync::LazyLock,
+};
 
 use driver_common::{Counters, Detailed, DetailedCounters, Rx, Tx};
 use nix::libc;
@@ -40,17 +45,59 @@ pub struct ByClass {
     pub tx: Detailed,
 }
 
+/// An endpoint's pins, opened once for all that is asked of them.
+pub struct Opened {
+    endpoint: EndpointId,
+    counters: OwnedFd,
+    rx: Pinned,
+    tx: Pinned,
+}
+
+/// Opens an endpoint's pins.
+pub fn open(bpffs: &Path, endpoint: &EndpointId) -> Result<Opened> {
+    let pins = Pins::new(bpffs, endpoint);
+    Ok(Opened { counters: pins.counters()?, rx: pins.rx()?, tx: pins.tx()?, endpoint: endpoint.clone() })
+}
+
+impl Opened {
+    /// What is counted at this moment; the rest is as it was when the pins were opened.
+    pub fn read(&self) -> Result<Reading> {
+        let failed = |source| Error::Read { endpoint: self.endpoint.clone(), source };
+        let map = self.counters.as_fd();
+        let value_size = kernel::map_info(map).map_err(failed)?.value_size;
+        let words = kernel::first_entry(map, value_size, cpus().map_err(failed)?).map_err(failed)?;
+        let (counters, detailed) = sum(&words, value_size.div_ceil(8) as usize);
+        let (rx_hook, tx_hook) = (self.rx.hook(), self.tx.hook());
+        Ok(Reading { counters, detailed, rx_hook, tx_hook, ifindex: self.tx.ifindex() })
+    }
+
+    /// See [`attached_here`].
+    pub fn attached_here(&self) -> Result<Option<u32>> {
+        here(&self.endpoint, &self.tx)
+    }
+
+    /// The program that a filter at the netdev's egress has, if there is no link.
+    pub fn egress_filter(&self) -> Option<u32> {
+        match self.tx {
+            Pinned::Program { id, .. } => Some(id),
+            Pinned::Link { .. } => None,
+        }
+    }
+}
+
 /// Reads an endpoint's counters.
 pub fn read(bpffs: &Path, endpoint: &EndpointId) -> Result<Reading> {
-    let pins = Pins::new(bpffs, endpoint);
-    let failed = |source| Error::Read { endpoint: endpoint.clone(), source };
-    let map = pins.counters()?;
-    let value_size = kernel::map_info(map.as_fd()).map_err(failed)?.value_size;
-    let cpus = aya::util::nr_cpus().map_err(|(_, source)| failed(source))?;
-    let words = kernel::first_entry(map.as_fd(), value_size, cpus).map_err(failed)?;
-    let (rx, tx) = (pins.rx()?, pins.tx()?);
-    let (counters, detailed) = sum(&words, value_size.div_ceil(8) as usize);
-    Ok(Reading { counters, detailed, rx_hook: rx.hook(), tx_hook: tx.hook(), ifindex: tx.ifindex() })
+    open(bpffs, endpoint)?.read()
+}
+
+/// How many CPUs there can ever be, which a map has entries for.
+fn cpus() -> io::Result<usize> {
+    static CPUS: LazyLock<Option<usize>> = LazyLock::new(|| aya::util::nr_cpus().ok());
+    match *CPUS {
+        Some(cpus) => Ok(cpus),
+        // Whatever the reason was, it may be another by now.
+        None => aya::util::nr_cpus().map_err(|(_, source)| source),
+    }
 }
 
 /// The filters that an endpoint's netdev is to have at its clsact qdisc: those of the sides that have no
@@ -113,7 +160,11 @@ fn classes(next: &mut impl FnMut() -> u64) -> Detailed {
 /// The ifindex of the netdev that this endpoint's counters are attached to by links, if it is in the calling
 /// thread's network namespace. Names, aliases and MACs can be changed in a container; this can't.
 pub fn attached_here(bpffs: &Path, endpoint: &EndpointId) -> Result<Option<u32>> {
-    let Pinned::Link { at: link, .. } = Pins::new(bpffs, endpoint).tx()? else { return Ok(None) };
+    here(endpoint, &Pins::new(bpffs, endpoint).tx()?)
+}
+
+fn here(endpoint: &EndpointId, tx: &Pinned) -> Result<Option<u32>> {
+    let Pinned::Link { at: link, .. } = tx else { return Ok(None) };
     if link.ifindex == 0 {
         return Ok(None);
     }

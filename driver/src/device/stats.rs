@@ -48,8 +48,10 @@ impl Stats {
         let socket = Socket::new(NETLINK_ROUTE)?;
         setsockopt(&socket.as_fd(), ReceiveTimeout, &TimeVal::new(ANSWER.as_secs().cast_signed(), 0))?;
         socket.send(&request(ifindex), 0)?;
-        let (answer, _) = socket.recv_from_full()?;
-        let Some((header, body)) = message_at(&mut answer.as_slice()) else {
+        // A header, `if_stats_msg` and the attribute; an error has less.
+        let mut answer = [0; 1024];
+        let length = socket.recv(&mut answer.as_mut_slice(), 0)?;
+        let Some((header, body)) = message_at(&mut answer.get(..length).unwrap_or_default()) else {
             return Err(io::ErrorKind::InvalidData.into());
         };
         if header.kind != RTM_NEWSTATS {

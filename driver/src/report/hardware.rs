@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, time::Instant};
 use serde::Serialize;
 
 use crate::{
-    counters::{self, Reading},
+    counters::{self, Opened, Reading},
     device::{
         Link, Rtnl, Stats,
         clsact::{Direction, filtered_here},
@@ -73,6 +73,11 @@ pub struct Counted {
     pub reading: Option<Reading>,
 }
 
+/// More threads would only wait for each other: the kernel has one lock for much of it.
+const THREADS: usize = 4;
+/// For fewer endpoints than this a thread more takes longer than it saves.
+const ENDPOINTS_PER_THREAD: usize = 32;
+
 /// Reads all endpoints' counters, and goes into each container's namespace once, as long as it is not later
 /// than `until`. Blocks.
 pub fn counted(
@@ -80,30 +85,50 @@ pub fn counted(
     bpffs: &Path,
     until: Instant,
 ) -> std::io::Result<BTreeMap<EndpointId, Counted>> {
-    let home = NetNs::current()?;
-    Traveller::run(|traveller| {
-        let counted = state.endpoints().map(|(.., id, endpoint)| {
-            let netdev = match Instant::now() {
-                now if now < until => netdev(traveller, &home, bpffs, id, endpoint),
-                _ => None,
-            };
-            (id.clone(), Counted { netdev, reading: counters::read(bpffs, id).ok() })
-        });
-        counted.collect()
+    let home = &NetNs::current()?;
+    let endpoints: Vec<_> = state.endpoints().map(|(.., id, endpoint)| (id, endpoint)).collect();
+    let look = |endpoints: &[(&EndpointId, &Endpoint)]| {
+        Traveller::run(|traveller| {
+            let counted = endpoints.iter().map(|(id, endpoint)| {
+                (EndpointId::clone(id), of(traveller, home, bpffs, id, endpoint, until))
+            });
+            counted.collect::<Vec<_>>()
+        })
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = endpoints.len().div_ceil(ENDPOINTS_PER_THREAD).clamp(1, THREADS.min(cores));
+    let (first, others) = endpoints.split_at(endpoints.len().div_ceil(threads));
+    let shares: Vec<_> = others.chunks(first.len().max(1)).collect();
+    std::thread::scope(|scope| {
+        let others: Vec<_> = shares.iter().map(|share| scope.spawn(|| look(share))).collect();
+        let mut counted: BTreeMap<_, _> = look(first)?.into_iter().collect();
+        for other in others {
+            let other = other.join().map_err(|_| std::io::Error::other("a thread that reads panicked"))?;
+            counted.extend(other?);
+        }
+        Ok(counted)
     })
 }
 
-fn netdev(
+fn of(
     traveller: &Traveller,
     home: &NetNs,
     bpffs: &Path,
     id: &EndpointId,
     endpoint: &Endpoint,
-) -> Option<Stats> {
+    until: Instant,
+) -> Counted {
+    let Ok(opened) = counters::open(bpffs, id) else { return Counted::default() };
+    let in_time = Instant::now() < until;
+    let netdev = in_time.then(|| netdev(traveller, home, &opened, endpoint)).flatten();
+    Counted { netdev, reading: opened.read().ok() }
+}
+
+fn netdev(traveller: &Traveller, home: &NetNs, opened: &Opened, endpoint: &Endpoint) -> Option<Stats> {
     let counted = || {
-        let ifindex = match counters::attached_here(bpffs, id).ok()? {
-            Some(ifindex) => ifindex,
-            None => filtered_here(Direction::Egress, counters::filters(bpffs, id).ok()?.pop()?.id).ok()??,
+        let ifindex = match opened.egress_filter() {
+            None => opened.attached_here().ok()??,
+            Some(program) => filtered_here(Direction::Egress, program).ok()??,
         };
         Stats::of_here(ifindex).ok()?
     };

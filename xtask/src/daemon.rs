@@ -43,6 +43,11 @@ impl Daemon {
         Ok(())
     }
 
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The end of its output.
     pub fn last_words(&self) -> String {
         let text = fs::read(&self.log).unwrap_or_default();

@@ -54,7 +54,8 @@ impl Engine {
         Ok(Self { _daemon: None, _cgroup: None, socket: socket.into(), config, docker })
     }
 
-    fn start(name: &str, scratch: &Scratch) -> Result<Self> {
+    /// A private one, whatever else runs.
+    pub fn start(name: &str, scratch: &Scratch) -> Result<Self> {
         let home = scratch.path().join("engine");
         fs::create_dir(&home).with_context(|| format!("creating {}", home.display()))?;
         let [configuration, socket] = ["daemon.json", "docker.sock"].map(|file| home.join(file));

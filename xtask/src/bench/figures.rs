@@ -29,6 +29,11 @@ impl Samples {
         Self(self.0.iter().zip(&others.0).map(|(sample, other)| sample - other).collect())
     }
 
+    /// The ratios to what was measured at the same times.
+    pub fn of(&self, others: &Self) -> Self {
+        Self(self.0.iter().zip(&others.0).map(|(sample, other)| sample / other).collect())
+    }
+
     fn quantile(&self, part: usize, of: usize) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -91,6 +96,12 @@ mod tests {
     fn differences_are_taken_at_the_same_time() {
         let over = samples(&[2.0, 12.0, 103.0]).over(&samples(&[1.0, 10.0, 100.0]));
         assert!((over.median() - 2.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn ratios_are_taken_at_the_same_time() {
+        let of = samples(&[2.0, 10.0, 300.0]).of(&samples(&[1.0, 10.0, 100.0]));
+        assert!((of.median() - 2.0).abs() < 1e-9);
     }
 
     #[test]

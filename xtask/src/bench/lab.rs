@@ -58,7 +58,12 @@ impl Server {
         let paths = [state.display().to_string(), "--bpffs".into(), bpffs.display().to_string()];
         let options: Vec<_> = options.into_iter().chain(paths).collect();
         let mut serve = command(binary);
-        serve.arg("serve").args(&options).arg("--metrics").arg(format!("unix:{}", metrics.display()));
+        // A machine that is busy is slow, and what is made here need not be fast.
+        serve
+            .args(["serve", "--call-timeout", "60"])
+            .args(&options)
+            .arg("--metrics")
+            .arg(format!("unix:{}", metrics.display()));
         let log = scratch.path().join("serve.log");
         let mut daemon = Daemon::start("docker-passthrough serve", &serve, log, Duration::from_secs(20))?;
         let socket = Path::new("/run/docker/plugins").join(format!("{name}.sock"));
@@ -150,7 +155,7 @@ pub fn driver(named: Option<&Path>) -> Result<PathBuf> {
 pub fn ask(socket: &Path, method: &str, path: &str, headers: &str, body: &str) -> Result<String> {
     let failed = || format!("{method} {path} at {}", socket.display());
     let mut stream = UnixStream::connect(socket).with_context(failed)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30))).with_context(failed)?;
+    stream.set_read_timeout(Some(Duration::from_secs(90))).with_context(failed)?;
     let length = body.len();
     // Of version 1.0 the end is the connection's.
     let head =

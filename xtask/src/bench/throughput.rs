@@ -147,7 +147,7 @@ pub fn run(options: &Options) -> Result<()> {
         let [inside, outside, netdev] = ["i", "o", "n"].map(|end| format!("{end}{subnet}-{id}"));
         namespaces.add(&[inside.clone(), outside.clone()])?;
         let place = Place { kind, inside, outside, subnet, netdev, frames_sent: 0 };
-        undo.push(place.undo());
+        undo.extend(place.undo());
         place.make(&server, &scratch)?;
         places.push(place);
     }
@@ -171,12 +171,11 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 impl Place {
-    fn undo(&self) -> Undo {
+    /// The bridge alone stays on the host; the others end with their far ends' namespaces.
+    fn undo(&self) -> Option<Undo> {
         let mut ip = command("ip");
-        // The bridge's or the macvlan's, on the host; the others end with their namespaces.
-        let what = if self.kind == Kind::Bridge { format!("b{}", self.netdev) } else { self.netdev.clone() };
-        ip.args(["link", "delete", &what]);
-        Undo::later(ip)
+        ip.args(["link", "delete", &format!("b{}", self.netdev)]);
+        (self.kind == Kind::Bridge).then(|| Undo::later(ip))
     }
 
     fn make(&self, server: &Server, scratch: &Scratch) -> Result<()> {

@@ -23,7 +23,7 @@ pub const NOT_TYPED: [(&str, &str); 13] = [
 ];
 
 /// Netdevs and networks that are, or stand on, a PF or a bond: no machine of namespaces has them.
-const OF_HARDWARE: [&str; 3] = ["netdevice=ens2f1", "netdevice=bond0", "--network red"];
+const OF_HARDWARE: [&str; 4] = ["netdevice=ens2f1", "netdevice=bond0", "--network red", "--network=red"];
 
 /// A command as somebody would type it.
 #[derive(Clone, Debug)]

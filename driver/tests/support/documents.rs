@@ -2,7 +2,7 @@
 use std::{fs, path::Path};
 
 /// What no test types, by a part of it, and why; what becomes of it elsewhere. Anything else is typed by
-/// `engine documents::*`, or by `sriov documents::*` if it is about VFs.
+/// `engine documents::*`, or by `package-sriov documents::*` if it is about VFs.
 pub const NOT_TYPED: [(&str, &str); 13] = [
     ("…", "is abridged"),
     (

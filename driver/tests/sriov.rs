@@ -65,7 +65,6 @@ fn main() -> std::process::ExitCode {
             refusals::trials(),
             bond::trials(),
             lifecycle::trials(),
-            documents::trials(),
             failure::trials(),
         ]
     };
@@ -90,7 +89,7 @@ fn main() -> std::process::ExitCode {
     }
     // A suite of its own, as it takes long.
     if support::packed::is_asked_for() {
-        trials = installed::trials();
+        trials = [installed::trials(), documents::trials()].into_iter().flatten().collect();
     }
     let trials = trials.into_iter().map(|trial| trial.with_ignored_flag(true).with_kind(reason)).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);

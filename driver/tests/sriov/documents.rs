@@ -1,4 +1,6 @@
 //! The commands in README.md and docs/ that are about VFs, as they stand there but for what this hardware has not.
+use std::collections::BTreeMap;
+
 use crate::support::{
     command,
     docker::{Engine, IMAGE},
@@ -25,28 +27,42 @@ fn commands_about_vfs_and_bonds() {
     let own = |text: &str| {
         let text = text.replace("-d passthrough ", &format!("-d {} ", driver.name));
         // It has one less.
-        text.replace("vfs=8", "vfs=7").replace("postgres", &format!("{IMAGE} sleep 1000000"))
+        let text = text.replace("vfs=8", "vfs=7");
+        let idle = format!("{IMAGE} sleep 1000000");
+        text.replace("postgres", &idle).replace(" IMAGE", &format!(" {idle}"))
     };
     let mut typed = 0;
+    let run = |place: &str, text: &str| {
+        let words: Vec<_> = text.split(' ').collect();
+        assert_eq!(words[0], "docker", "{place}");
+        let said = engine.attempt(&words[1..]);
+        said.unwrap_or_else(|complaint| panic!("{place}: {complaint}\n{}", driver.log()))
+    };
+    // One network at a time, as each is an example of its own.
     let mut made: Option<String> = None;
     let remove = |made: &mut Option<String>| {
         if let Some(network) = made.take() {
-            let _ = engine.attempt(&["rm", "-f", "db"]);
+            for container in engine.docker(&["ps", "-aq", "--filter", &format!("network={network}")]).lines()
+            {
+                engine.docker(&["rm", "-f", container]);
+            }
             engine.docker(&["network", "rm", &network]);
         }
     };
+    let mut examples = BTreeMap::new();
     for command in commands().iter().filter(|one| one.reason().is_none() && one.wants_hardware()) {
         let text = own(&command.text);
-        let words: Vec<_> = text.split(' ').collect();
-        assert_eq!(words[0], "docker", "{}", command.place());
-        // One network at a time, as each is an example of its own.
-        if words.starts_with(&["docker", "network", "create"]) {
+        if text.starts_with("docker network create") {
             remove(&mut made);
-            made = words.last().map(|&name| name.to_owned());
+            made = text.rsplit(' ').next().map(str::to_owned);
+            examples.insert(made.clone(), text.clone());
+        } else if made.as_deref() != Some("red") {
+            // What is further up the page.
+            remove(&mut made);
+            made = Some("red".into());
+            run("red", &examples[&made]);
         }
-        engine
-            .attempt(&words[1..])
-            .unwrap_or_else(|complaint| panic!("{}: {complaint}\n{}", command.place(), driver.log()));
+        run(&command.place(), &text);
         typed += 1;
     }
     remove(&mut made);

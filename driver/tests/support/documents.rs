@@ -2,7 +2,7 @@
 use std::{fs, path::Path};
 
 /// What no test types, by a part of it, and why; what becomes of it elsewhere. Anything else is typed by
-/// `engine documents::*`, or by `sriov documents::*` if it is about VFs.
+/// `engine documents::*`, or by `package-sriov documents::*` if it is about VFs.
 pub const NOT_TYPED: [(&str, &str); 13] = [
     ("…", "is abridged"),
     (
@@ -23,7 +23,7 @@ pub const NOT_TYPED: [(&str, &str); 13] = [
 ];
 
 /// Netdevs and networks that are, or stand on, a PF or a bond: no machine of namespaces has them.
-const OF_HARDWARE: [&str; 3] = ["netdevice=ens2f1", "netdevice=bond0", "--network red"];
+const OF_HARDWARE: [&str; 4] = ["netdevice=ens2f1", "netdevice=bond0", "--network red", "--network=red"];
 
 /// A command as somebody would type it.
 #[derive(Clone, Debug)]

@@ -3,7 +3,9 @@ use std::{fs, thread};
 
 use serde_json::json;
 
-use crate::support::{assert_names, docker_id, nic::Nic, simulated, simulated::Container, trials};
+use crate::support::{
+    assert_names, docker_id, eventually, nic::Nic, simulated, simulated::Container, trials,
+};
 
 use super::{
     fate,
@@ -161,6 +163,12 @@ fn who_asks_again_after_a_late_one_gets_all_of_it() {
                 scene.done();
             }
         });
+        eventually("the late one is undone", || {
+            if driver.log().contains("not done in time") { Ok(()) } else { Err(driver.log()) }
+        });
+        if call == Call::CreateEndpoint {
+            stage.done("Join", &scene.join_body());
+        }
         scene.live_on();
         driver.terminate();
     }

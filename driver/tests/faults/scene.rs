@@ -276,7 +276,8 @@ impl<'a, H: Hardware> Scene<'a, H> {
         simulated::ids(&self.network, &self.endpoint)
     }
 
-    fn join_body(&self) -> Value {
+    /// The body of `Join`.
+    pub fn join_body(&self) -> Value {
         let mut body = self.ids();
         body["SandboxKey"] = json!(self.netns.path());
         body["Options"] = json!({});

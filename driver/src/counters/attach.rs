@@ -147,7 +147,7 @@ impl Counters {
         if pinned != ours {
             return Ok(Adopted::Kept { pinned, ours });
         }
-        if self.reports.is_none() && self.are_ours(endpoint, plan, [(Side::Rx, &rx), (Side::Tx, &tx)])? {
+        if self.reports.is_none() && self.are_ours(endpoint, plan)? {
             return Ok(Adopted::Unchanged);
         }
         let loading = self.prepare_load(&pins, endpoint, plan)?;
@@ -177,14 +177,17 @@ impl Counters {
         Pins::new(&self.bpffs, endpoint).remove()
     }
 
-    /// Whether the pinned programs are what [`load`](Self::load) would make, told by their tags alone: to have
-    /// the kernel verify ours takes most of the time of an adoption. Only a kernel whose tags we don't know
-    /// makes a no of a yes.
-    fn are_ours(&self, endpoint: &EndpointId, plan: &Plan, pinned: [(Side, &Pinned); 2]) -> Result<bool> {
+    /// Whether the pinned programs are those that [`adopt`](Self::adopt) would load, told by their tags alone: to
+    /// have the kernel verify ours takes most of the time of an adoption. Only a kernel whose tags we don't know
+    /// makes a no of a yes. For tests.
+    #[doc(hidden)]
+    pub fn are_ours(&self, endpoint: &EndpointId, plan: &Plan) -> Result<bool> {
+        let pins = Pins::new(&self.bpffs, endpoint);
+        let pinned = [(Side::Rx, pins.rx()?), (Side::Tx, pins.tx()?)];
         let are = || -> std::result::Result<_, Box<dyn StdError + Send + Sync>> {
             let programs = self.programs()?;
-            for (side, pinned) in pinned {
-                let ours = programs.tags(plan.program(pinned.program(side)), plan.spoof_check.constants())?;
+            for (side, pinned) in &pinned {
+                let ours = programs.tags(plan.program(pinned.program(*side)), plan.spoof_check.constants())?;
                 if !ours.contains(&tag(pinned)?) {
                     return Ok(false);
                 }

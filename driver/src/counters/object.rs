@@ -154,7 +154,7 @@ impl Programs {
         let mut of_map = false;
         for instruction in &code.instructions {
             let second = of_map && instruction.code == 0;
-            of_map = refers_to_map(instruction);
+            of_map = refers_to_map(*instruction);
             let immediate =
                 if second || of_map { 0 } else { constants.fill(instruction.code, instruction.imm) };
             bytes.extend([instruction.code, instruction.src_reg() << 4 | instruction.dst_reg()]);
@@ -174,7 +174,7 @@ impl Programs {
         let code = self.code(name)?;
         let mut instructions = code.instructions.clone();
         for instruction in &mut instructions {
-            if refers_to_map(instruction) {
+            if refers_to_map(*instruction) {
                 let number = usize::try_from(instruction.imm)?;
                 let map = maps.0.get(number).ok_or_else(|| format!("{name}: no map {number}"))?;
                 instruction.imm = kernel::raw(map.as_fd()).try_into()?;
@@ -202,7 +202,7 @@ impl Programs {
 }
 
 /// Whether it is the first half of a map's address.
-fn refers_to_map(instruction: &bpf_insn) -> bool {
+fn refers_to_map(instruction: bpf_insn) -> bool {
     let kind = u32::from(instruction.src_reg());
     instruction.code == LOAD_ADDRESS && [BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE].contains(&kind)
 }

@@ -40,7 +40,7 @@ fn the_same_programs_stay() {
     }
 }
 
-/// After the first adoption programs are compared without loading ours: by their constants, too.
+/// Programs are compared without loading ours: by their constants, too.
 #[test]
 fn other_constants_are_seen_each_time() {
     for rx_hook in [Hook::Xdp, Hook::Tcx] {
@@ -54,6 +54,8 @@ fn other_constants_are_seen_each_time() {
             (&changed, Adopted::Unchanged),
             (&lab.plan, Adopted::Replaced),
         ] {
+            let ours = adopted == Adopted::Unchanged;
+            assert_eq!(lab.counters.are_ours(&lab.endpoint, plan).unwrap(), ours, "{plan:?}");
             assert_eq!(lab.counters.adopt(&lab.endpoint, plan).unwrap(), adopted, "{plan:?}");
         }
         count(&lab);

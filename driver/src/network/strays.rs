@@ -44,8 +44,23 @@ impl Driver {
         let links = self.rtnl.links().await?;
         match links.into_iter().find(|link| self.tagged(link).is_some_and(|(stray, _)| stray == *id)) {
             Some(link) => self.recover(link.ifindex, id).await,
-            None => Ok(()),
+            // Its netdev is gone, and with it the tag. What Docker deletes is nobody's any more.
+            None => self.end_dead_counters(id).await,
         }
+    }
+
+    /// Ends the counters of an endpoint that nobody remembers, if they count nothing any more.
+    async fn end_dead_counters(&self, id: &EndpointId) -> Result<()> {
+        let reading = self.reading(id).await;
+        let dead = match reading.map(|reading| reading.ifindex) {
+            Ok(Some(ifindex)) => ifindex == 0,
+            Ok(None) => !self.is_filtered(id).await?,
+            Err(_) => false,
+        };
+        if dead && !self.store.get().knows(id) {
+            self.detach(id).await?;
+        }
+        Ok(())
     }
 
     /// Recovers this stray, unless somebody is given the netdev just now: then it is cleared for that.
@@ -92,15 +107,7 @@ impl Driver {
             }
         }
         // Attached ones are gone already. A tag can be forged: nobody's living counters go by it.
-        let reading = self.reading(&id).await;
-        let dead = match reading.map(|reading| reading.ifindex) {
-            Ok(Some(ifindex)) => ifindex == 0,
-            Ok(None) => !self.is_filtered(&id).await?,
-            Err(_) => false,
-        };
-        if dead && !state.knows(&id) {
-            self.detach(&id).await?;
-        }
+        self.end_dead_counters(&id).await?;
         self.default_vf(link).await?;
         self.rtnl.unmark(link.ifindex).await?;
         Ok(set(Change { alias: Some(String::new()), ..Change::default() }).await?)

@@ -25,9 +25,9 @@ trials![
 const CALLS: [Call; 4] =
     [Call::CreateNetwork, Call::CreateEndpoint, Call::DeleteMoved, Call::DeleteNetworkInUse];
 
-/// What all networks share: the state file, and the choice of a netdevice. They wait, and are answered.
+/// What all networks share: the state file. They wait, and are answered.
 fn is_shared(point: &str) -> bool {
-    point.starts_with("state.") || point == "network.chosen"
+    point.starts_with("state.")
 }
 
 fn other_networks_go_on() {

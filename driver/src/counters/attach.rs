@@ -187,7 +187,8 @@ impl Counters {
         let are = || -> std::result::Result<_, Box<dyn StdError + Send + Sync>> {
             let programs = self.programs()?;
             for (side, pinned) in &pinned {
-                let ours = programs.tags(plan.program(pinned.program(*side)), plan.spoof_check.constants())?;
+                let ours =
+                    programs.tags(plan.program(pinned.program(*side)), plan.spoof_check.constants())?;
                 if !ours.contains(&tag(pinned)?) {
                     return Ok(false);
                 }

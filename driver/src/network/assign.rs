@@ -2,7 +2,7 @@
 use super::{CreateEndpoint, Driver, Error, Result, caller::Caller, now};
 use crate::{
     counters::{self, Hook, Plan, SpoofCheck},
-    device::{Change, Link, Mac, features::XdpFeatures},
+    device::{Change, Link, LinkRef, Mac, features::XdpFeatures, link::require},
     fault,
     state::{
         Endpoint, Mode, Network, Original, VfGrant,
@@ -87,13 +87,19 @@ impl Driver {
         endpoint: &Endpoint,
     ) -> Result<()> {
         let (network_id, id) = (&request.network, &request.endpoint);
-        let (marked, warnings) = self.prepare(link, network, request, endpoint).await?;
-        if !marked || !warnings.is_empty() {
+        let (ifindex, marked, warnings) = self.prepare(link, network, request, endpoint).await?;
+        let mut stats = endpoint.original.stats;
+        if endpoint.vf.is_some() {
+            // A VF says something while it takes over its address, before it is counted; a fresh netdev begins at 0.
+            stats = require(&self.rtnl, LinkRef::Index(ifindex)).await?.stats;
+        }
+        if !marked || !warnings.is_empty() || stats != endpoint.original.stats {
             self.store
                 .update(|state| {
                     if let Some(endpoint) = state.endpoint_mut(network_id, id) {
                         endpoint.unmarked = !marked;
                         endpoint.warnings = warnings;
+                        endpoint.original.stats = stats;
                     }
                 })
                 .await?;
@@ -145,14 +151,14 @@ impl Driver {
         refused.map_or(Ok((link, endpoint)), Err)
     }
 
-    /// Answers whether the netdev is marked, and with the defaults that the hardware refused.
+    /// Answers with the netdev's ifindex, whether it is marked, and with the defaults that the hardware refused.
     async fn prepare(
         &self,
         link: Link,
         network: &Network,
         CreateEndpoint { network: network_id, endpoint: id, .. }: &CreateEndpoint,
         endpoint: &Endpoint,
-    ) -> Result<(bool, Vec<String>)> {
+    ) -> Result<(u32, bool, Vec<String>)> {
         let options = &network.options;
         let set = |ifindex, change: Change| async move { self.rtnl.change(ifindex, &change).await };
         fault::point!("assign.remembered");
@@ -200,7 +206,7 @@ impl Driver {
         fault::point!("assign.counted");
         self.filter_at_home(network_id, id, endpoint, ifindex).await?;
         // Last: a netdev at home without it is one that is back, or that we never got done with.
-        Ok((self.rtnl.mark(ifindex).await?, warnings))
+        Ok((ifindex, self.rtnl.mark(ifindex).await?, warnings))
     }
 
     async fn original(&self, link: &Link) -> Result<Original> {

@@ -22,7 +22,7 @@ const RUNNING: Duration = Duration::from_mins(15);
 /// What the tests take.
 #[derive(Args)]
 pub struct Options {
-    /// Which to run [default: all but package and package-sriov, which have a package built first]
+    /// Which to run [default: all but package, package-sriov and sriov-walks, which take long]
     #[arg(value_enum)]
     suites: Vec<Suite>,
     /// Of the suite engine: only with engines whose version, or Debian release, begins with this
@@ -60,13 +60,15 @@ enum Suite {
     /// The core of that, and counting by clsact, on Linux 6.1, which has no TCX
     #[value(name = "sriov-6.1")]
     SriovBeforeTcx,
+    /// A driver that dies and fails between any two steps of handing out VFs, PFs and bonds, in a guest
+    SriovWalks,
 }
 
 impl Suite {
     /// The kernel of the guest that it runs in, if it runs in one.
     fn kernel(self) -> Option<Kernel> {
         match self {
-            Self::Sriov | Self::PackageSriov => Some(Kernel::Own),
+            Self::Sriov | Self::PackageSriov | Self::SriovWalks => Some(Kernel::Own),
             Self::SriovBeforeTcx => Some(Kernel::Bookworm),
             Self::Unit
             | Self::Protocol
@@ -80,12 +82,12 @@ impl Suite {
 
     /// Into how many parts its test program can be told to divide it, for a guest each.
     fn parts(self) -> u8 {
-        if self == Self::Sriov { 3 } else { 1 }
+        if self == Self::Sriov { 2 } else { 1 }
     }
 
     /// Whether its driver has fault points, which do nothing until a test names a folder to look into.
     fn has_fault_points(self) -> bool {
-        matches!(self, Self::Faults | Self::Sriov | Self::SriovBeforeTcx)
+        matches!(self, Self::Faults | Self::SriovWalks)
     }
 
     /// Whether it is about the package.
@@ -96,7 +98,7 @@ impl Suite {
     /// The name of its test program.
     fn target(self) -> String {
         match self {
-            Self::SriovBeforeTcx | Self::PackageSriov => Self::Sriov.to_string(),
+            Self::SriovBeforeTcx | Self::PackageSriov | Self::SriovWalks => Self::Sriov.to_string(),
             other => other.to_string(),
         }
     }
@@ -124,7 +126,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut suites = options.suites.clone();
     if suites.is_empty() {
         suites = Suite::value_variants().to_vec();
-        suites.retain(|suite| !suite.is_packed());
+        suites.retain(|suite| !suite.is_packed() && *suite != Suite::SriovWalks);
     }
     if suites.contains(&Suite::Package) {
         suites.push(Suite::PackageSriov);
@@ -315,6 +317,8 @@ fn in_guests(
             if parts > 1 {
                 job.name = format!("{suite} {part}/{parts}");
                 job.words.insert(0, format!("DOCKER_PASSTHROUGH_TEST_PART={part}/{parts}"));
+            } else if *suite == Suite::SriovWalks {
+                job.words.insert(0, "DOCKER_PASSTHROUGH_TEST_PART=walks".into());
             }
             jobs.push(job);
         }

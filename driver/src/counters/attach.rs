@@ -147,12 +147,13 @@ impl Counters {
         if pinned != ours {
             return Ok(Adopted::Kept { pinned, ours });
         }
-        if self.reports.is_none() && self.are_ours(endpoint, plan)? {
+        let pinned = [(Side::Rx, rx), (Side::Tx, tx)];
+        if self.reports.is_none() && self.are_tagged_as_ours(endpoint, plan, &pinned)? {
             return Ok(Adopted::Unchanged);
         }
         let loading = self.prepare_load(&pins, endpoint, plan)?;
         let mut adopted = Adopted::Unchanged;
-        for (side, pinned) in [(Side::Rx, rx), (Side::Tx, tx)] {
+        for (side, pinned) in pinned {
             let program = self.load(&loading, pinned.program(side))?;
             let failed = |source| Error::Replace { endpoint: endpoint.clone(), source };
             if self.reports.is_none()
@@ -177,16 +178,25 @@ impl Counters {
         Pins::new(&self.bpffs, endpoint).remove()
     }
 
-    /// Whether the pinned programs are those that [`adopt`](Self::adopt) would load, told by their tags alone: to
-    /// have the kernel verify ours takes most of the time of an adoption. Only a kernel whose tags we don't know
-    /// makes a no of a yes. For tests.
+    /// Whether [`adopt`](Self::adopt) finds out that nothing is to be done without loading anything. For tests.
     #[doc(hidden)]
     pub fn are_ours(&self, endpoint: &EndpointId, plan: &Plan) -> Result<bool> {
         let pins = Pins::new(&self.bpffs, endpoint);
-        let pinned = [(Side::Rx, pins.rx()?), (Side::Tx, pins.tx()?)];
+        self.are_tagged_as_ours(endpoint, plan, &[(Side::Rx, pins.rx()?), (Side::Tx, pins.tx()?)])
+    }
+
+    /// Whether the pinned programs are those that [`load`](Self::load) would make, told by their tags alone: to
+    /// have the kernel verify ours takes most of the time of an adoption. Only a kernel whose tags we don't know
+    /// makes a no of a yes.
+    fn are_tagged_as_ours(
+        &self,
+        endpoint: &EndpointId,
+        plan: &Plan,
+        pinned: &[(Side, Pinned); 2],
+    ) -> Result<bool> {
         let are = || -> std::result::Result<_, Box<dyn StdError + Send + Sync>> {
             let programs = self.programs()?;
-            for (side, pinned) in &pinned {
+            for (side, pinned) in pinned {
                 let ours =
                     programs.tags(plan.program(pinned.program(*side)), plan.spoof_check.constants())?;
                 if !ours.contains(&tag(pinned)?) {

@@ -301,10 +301,7 @@ impl Raw {
 
     /// The netdevs that stand on another one; blocks.
     pub fn standing_here(&self) -> io::Result<Vec<Standing>> {
-        let mut all = LinkMessage::default();
-        // What nobody asks for takes the kernel longest.
-        all.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        Ok(standing_in(&self.ask_here(RouteNetlinkMessage::GetLink(all), NLM_F_DUMP, usize::MAX)?))
+        Ok(standing_in(&self.ask_here(all_without_stats(), NLM_F_DUMP, usize::MAX)?))
     }
 
     /// The id that the namespace of this socket has for another; none if it knows nothing of it. Blocks.
@@ -320,6 +317,13 @@ impl Raw {
         // NETNSA_NSID_NOT_ASSIGNED
         Ok(id.filter(|id| *id >= 0))
     }
+}
+
+/// All netdevs: what nobody asks for takes the kernel longest.
+fn all_without_stats() -> RouteNetlinkMessage {
+    let mut all = LinkMessage::default();
+    all.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    RouteNetlinkMessage::GetLink(all)
 }
 
 fn standing_in(bodies: &[Vec<u8>]) -> Vec<Standing> {
@@ -339,19 +343,16 @@ impl Rtnl {
 
     /// All netdevs.
     pub(super) async fn read_links(&self) -> Result<Vec<LinkMessage>> {
-        let bodies = self.dump_links("listing the netdevs").await?;
+        let all = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let bodies = self.raw().ask("listing the netdevs", all, NLM_F_DUMP).await?;
         let link = |body| decoded(body).inspect_err(|error| tracing::debug!(error, "a netdev")).ok();
         Ok(bodies.into_iter().filter_map(link).collect())
     }
 
     /// The netdevs that stand on another one.
     pub async fn standing(&self) -> Result<Vec<Standing>> {
-        let bodies = self.dump_links("listing what stands on netdevs").await?;
-        Ok(standing_in(&bodies))
-    }
-
-    async fn dump_links(&self, what: &str) -> Result<Vec<Vec<u8>>> {
-        self.raw().ask(what, RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP).await
+        let what = "listing what stands on netdevs";
+        Ok(standing_in(&self.raw().ask(what, all_without_stats(), NLM_F_DUMP).await?))
     }
 
     /// Gives another namespace an id in that of this socket, if it has none yet.

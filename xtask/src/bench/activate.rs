@@ -48,14 +48,14 @@ pub fn run(options: &Options) -> Result<()> {
                 let cost = room.start(row.whose)?.start;
                 if start > 0 {
                     row.wall.push(cost.wall.as_secs_f64() * 1e3);
-                    row.processor.push(cost.processor.as_secs_f64() * 1e3);
+                    row.processor.push(cost.cpu.as_secs_f64() * 1e3);
                 }
             }
         }
         rows.extend(fresh);
     }
     step.done();
-    if options.common.json {
+    if options.common.measured.json {
         let rows = rows.iter().map(|row| {
             json!({
                 "networks": row.networks,

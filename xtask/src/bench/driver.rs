@@ -12,10 +12,11 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::lab::{Cost, Measured, cpu_of};
 use crate::daemon::Scratch;
 use crate::interrupt;
+use crate::must_be_root;
 use crate::process::{self, command};
-use crate::{build, must_be_root};
 
 /// Set inside, to where the built driver is.
 const INSIDE: &str = "DOCKER_PASSTHROUGH_BENCH_DRIVER";
@@ -38,12 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What all of these have.
 #[derive(Args, Clone)]
 pub struct Common {
-    /// A JSON object in place of tables
-    #[arg(long)]
-    pub json: bool,
-    /// The driver to measure [default: this tree's release build]
-    #[arg(long, value_name = "PATH")]
-    pub driver: Option<PathBuf>,
+    #[command(flatten)]
+    pub measured: Measured,
     /// The Go successor of the original, docker-sriov-plugin, to be measured beside it
     #[arg(long, value_name = "PATH")]
     pub peer: Option<PathBuf>,
@@ -70,11 +67,7 @@ impl Room {
     pub fn enter(what: &str, common: &Common) -> Result<Self> {
         must_be_root(&format!("bench {what}"), "network namespaces and BPF programs")?;
         let Some(ours) = std::env::var_os(INSIDE) else {
-            let driver = match &common.driver {
-                Some(driver) => driver.clone(),
-                None => build::driver(true)?,
-            };
-            let driver = driver.canonicalize().with_context(|| format!("the driver {}", driver.display()))?;
+            let driver = common.measured.binary()?;
             let mut unshare = std::process::Command::new("unshare");
             unshare.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
             unshare.args(["--propagation=private", "sh", "-c", BOOT, "sh"]);
@@ -176,7 +169,7 @@ impl Room {
             interrupt::check()?;
         };
         client.call("/Plugin.Activate", b"{}")?;
-        server.start = Cost { wall: begun.elapsed(), processor: server.processor()? };
+        server.start = Cost { wall: begun.elapsed(), cpu: server.cpu()? };
         Ok(server)
     }
 }
@@ -189,15 +182,6 @@ const GO_STATE: &str = "/etc/docker/mellanox/docker-sriov-plugin";
 /// An id as Docker makes them.
 pub fn network_id(n: usize) -> String {
     format!("{n:064x}")
-}
-
-/// Time on the clock, and time on a processor.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Cost {
-    /// From begin to end.
-    pub wall: Duration,
-    /// All threads of the driver together.
-    pub processor: Duration,
 }
 
 /// A driver that serves, until this is dropped.
@@ -221,15 +205,9 @@ impl Server {
         Client::new(&self.socket)
     }
 
-    /// Its processor time so far, of the threads that it has now.
-    pub fn processor(&self) -> Result<Duration> {
-        let mut sum = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            // It may have ended just now.
-            let text = fs::read_to_string(task?.path().join("schedstat")).unwrap_or_default();
-            sum += text.split(' ').next().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-        }
-        Ok(Duration::from_nanos(sum))
+    /// The processor time that it has had.
+    pub fn cpu(&self) -> Result<Duration> {
+        cpu_of(self.child.id())
     }
 
     /// A line of `/proc/PID/smaps_rollup` or `status`, in KiB.

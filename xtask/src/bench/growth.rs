@@ -121,10 +121,10 @@ pub fn run(options: &Options) -> Result<()> {
             let life = Life::new(PROBE);
             let client = &mut crowd.client;
             let mut timed = |call, work: &mut dyn FnMut(&mut Client) -> Result<()>| {
-                let (begun, before) = (Instant::now(), server.processor()?);
+                let (begun, before) = (Instant::now(), server.cpu()?);
                 work(client)?;
                 let took = begun.elapsed();
-                let processor = server.processor()?.saturating_sub(before);
+                let processor = server.cpu()?.saturating_sub(before);
                 if turn > 0 {
                     add(&mut rows, call, size, took, processor);
                 }
@@ -141,14 +141,14 @@ pub fn run(options: &Options) -> Result<()> {
             drop(server);
             let begun = Instant::now();
             server = room.start(Whose::Ours)?;
-            add(&mut rows, "start to Activate", size, server.start.wall, server.start.processor);
+            add(&mut rows, "start to Activate", size, server.start.wall, server.start.cpu);
             server.wait_for(ADOPTED, PATIENCE)?;
-            add(&mut rows, "start to all adopted", size, begun.elapsed(), server.processor()?);
+            add(&mut rows, "start to all adopted", size, begun.elapsed(), server.cpu()?);
         }
         crowd.follow(&server)?;
     }
     step.done();
-    if options.common.json {
+    if options.common.measured.json {
         let rows: Vec<_> = rows.iter().map(Row::json).collect();
         println!("{}", serde_json::to_string_pretty(&json!({"growth": rows}))?);
         return Ok(());

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use clap::Args;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
@@ -28,6 +29,25 @@ pub const NO_ENGINE: &str = "unix:///run/no-engine.sock";
 
 /// A scrape serves others, too, for half a second.
 pub const STALE: Duration = Duration::from_millis(600);
+
+/// What all have that measure a driver.
+#[derive(Args, Clone)]
+pub struct Measured {
+    /// A JSON object in place of tables
+    #[arg(long)]
+    pub json: bool,
+    /// The driver to measure [default: this tree's release build]
+    #[arg(long, value_name = "PATH")]
+    driver: Option<PathBuf>,
+}
+
+impl Measured {
+    /// Where the driver is: built as users have it, unless they name another.
+    pub fn binary(&self) -> Result<PathBuf> {
+        let Some(path) = &self.driver else { return build::driver(true) };
+        path.canonicalize().with_context(|| format!("--driver {}", path.display()))
+    }
+}
 
 /// `docker-passthrough serve` under a name of its own; nothing is left of it in the end.
 pub struct Server {
@@ -111,8 +131,7 @@ impl Server {
 
     /// The processor time that the driver has had.
     pub fn cpu(&self) -> Result<Duration> {
-        let pid = i32::try_from(self.pid()).context("a pid")?;
-        since_start(clock_getcpuclockid(Pid::from_raw(pid)).context("the driver's clock")?)
+        cpu_of(self.pid())
     }
 
     /// Gives a netdev of the host to a container, as far as the engine's calls do.
@@ -143,12 +162,6 @@ impl Server {
         of["SandboxKey"] = format!("/run/netns/{netns}").into();
         self.call("Join", &of).map(drop)
     }
-}
-
-/// Where the driver is that is measured: built as users have it, unless they name another.
-pub fn driver(named: Option<&Path>) -> Result<PathBuf> {
-    let Some(path) = named else { return build::driver(true) };
-    path.canonicalize().with_context(|| format!("--driver {}", path.display()))
 }
 
 /// One request and its answer's body; each on a connection of its own, as scrapers do it.
@@ -256,6 +269,12 @@ fn own_cpu() -> Result<Duration> {
     let microseconds = children.user_time().num_microseconds() + children.system_time().num_microseconds();
     let children = Duration::from_micros(microseconds.try_into().unwrap_or(0));
     Ok(thread_cpu()? + children)
+}
+
+/// The processor time that all threads of a process have had.
+pub fn cpu_of(pid: u32) -> Result<Duration> {
+    let pid = i32::try_from(pid).context("a pid")?;
+    since_start(clock_getcpuclockid(Pid::from_raw(pid)).context("the process's clock")?)
 }
 
 /// The processor time that the calling thread has had.

@@ -71,7 +71,7 @@ pub fn run(options: &Options) -> Result<()> {
     thread::sleep(SETTLED);
     rows.push(Row::of(&format!("{many} endpoints, restarted"), Whose::Ours, &server)?);
     step.done();
-    if options.common.json {
+    if options.common.measured.json {
         let rows: Vec<_> = rows.iter().map(Row::json).collect();
         let kernel: Vec<_> =
             kernel.iter().map(|(what, bytes)| json!({"object": what, "bytes": bytes})).collect();

@@ -12,7 +12,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::{Value, json};
 
 use super::figures::{Samples, table};
-use super::lab::{self, Cost, NO_ENGINE, Namespaces, STALE, Server, batch, milliseconds, output};
+use super::lab::{Cost, Measured, NO_ENGINE, Namespaces, STALE, Server, batch, milliseconds, output};
 use crate::daemon::{Scratch, unique};
 use crate::packages::{self, Need};
 use crate::process::{clean_up, command};
@@ -22,12 +22,8 @@ use crate::{interrupt, must_be_root};
 /// How it is measured.
 #[derive(Args)]
 pub struct Options {
-    /// A JSON object in place of tables
-    #[arg(long)]
-    json: bool,
-    /// A driver to measure [default: this one, built for it]
-    #[arg(long, value_name = "PATH")]
-    driver: Option<PathBuf>,
+    #[command(flatten)]
+    measured: Measured,
     /// An older driver, whose `stats` reads the same endpoints in the same turns
     #[arg(long, value_name = "PATH")]
     beside: Option<PathBuf>,
@@ -91,7 +87,7 @@ struct Table {
 pub fn run(options: &Options) -> Result<()> {
     must_be_root("bench reading", "netdevs and BPF programs")?;
     packages::ensure("the benchmark", &[Need::program("ip", &["iproute2"])])?;
-    let binary = lab::driver(options.driver.as_deref())?;
+    let binary = options.measured.binary()?;
     let name = format!("bench-{}", unique()?);
     let scratch = Scratch::new(&name)?;
     let mut scene = Scene {
@@ -110,13 +106,13 @@ pub fn run(options: &Options) -> Result<()> {
     for size in sizes {
         scene.grow(size as usize)?;
         let table = scene.measure(options.turns)?;
-        if !options.json {
+        if !options.measured.json {
             println!("{} endpoints\n{}", table.endpoints, table.text());
         }
         tables.push(table);
     }
     drop(scene);
-    if options.json {
+    if options.measured.json {
         let tables: Vec<_> = tables.iter().map(Table::json).collect();
         println!("{}", serde_json::to_string_pretty(&json!({"reading": tables}))?);
         return Ok(());

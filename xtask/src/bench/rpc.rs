@@ -103,9 +103,9 @@ pub fn run(options: &Options) -> Result<()> {
             for clients in CLIENTS {
                 for call in PLAIN {
                     interrupt::check()?;
-                    let before = server.processor()?;
+                    let before = server.cpu()?;
                     let turn = plain(server, call, clients, options.calls as usize)?;
-                    let processor = server.processor()?.saturating_sub(before);
+                    let processor = server.cpu()?.saturating_sub(before);
                     row(&mut rows, call.rsplit('.').next().unwrap_or(call), clients, *whose)
                         .add(turn, processor);
                 }
@@ -120,7 +120,7 @@ pub fn run(options: &Options) -> Result<()> {
         }
     }
     step.done();
-    if options.common.json {
+    if options.common.measured.json {
         let rows: Vec<_> = rows.iter().map(Row::json).collect();
         println!("{}", serde_json::to_string_pretty(&json!({"rpc": rows}))?);
         return Ok(());

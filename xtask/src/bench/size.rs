@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::driver::Common;
 use super::figures::table;
-use crate::{build, workspace};
+use crate::workspace;
 
 /// What is measured.
 #[derive(Args)]
@@ -19,18 +19,14 @@ pub struct Options {
 
 /// Measures, and prints.
 pub fn run(options: &Options) -> Result<()> {
-    let Common { json, driver, peer } = &options.common;
-    let driver = match driver {
-        Some(driver) => driver.clone(),
-        None => build::driver(true)?,
-    };
-    let mut files = vec![("the driver, stripped", driver)];
+    let Common { measured, peer } = &options.common;
+    let mut files = vec![("the driver, stripped", measured.binary()?)];
     files.push(("of it: BPF object", workspace::target("bpf/docker-passthrough.o")));
     files.push(("of it: BPF object that reports", workspace::target("bpf/docker-passthrough-log.o")));
     files.extend(peer.clone().map(|peer| ("the Go successor", peer)));
     let sized = |(what, path): &(&'static str, std::path::PathBuf)| anyhow::Ok((*what, bytes(path)?));
     let files: Vec<_> = files.iter().map(sized).collect::<Result<_>>()?;
-    if *json {
+    if measured.json {
         let files: Vec<Value> =
             files.iter().map(|(what, bytes)| json!({"file": what, "bytes": bytes})).collect();
         println!("{}", serde_json::to_string_pretty(&json!({"size": files}))?);

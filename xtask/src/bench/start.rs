@@ -1,5 +1,4 @@
 //! Starting a container on a network of ours, beside Docker's own drivers, and what of it is ours.
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::figures::{Samples, table};
-use super::lab::{self, STALE, Server, milliseconds};
+use super::lab::{Measured, STALE, Server, milliseconds};
 use super::waits::{self, KINDS};
 use crate::daemon::{Scratch, Undo, unique};
 use crate::engine::{self, Engine};
@@ -20,12 +19,8 @@ use crate::{busybox, interrupt, must_be_root};
 /// How it is measured.
 #[derive(Args)]
 pub struct Options {
-    /// A JSON object in place of tables
-    #[arg(long)]
-    json: bool,
-    /// A driver to measure [default: this one, built for it]
-    #[arg(long, value_name = "PATH")]
-    driver: Option<PathBuf>,
+    #[command(flatten)]
+    measured: Measured,
     /// How often a container is started on each network
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     times: u32,
@@ -71,7 +66,7 @@ pub fn run(options: &Options) -> Result<()> {
     needs.push(Need::program("ip", &["iproute2"]));
     packages::ensure("the benchmark", &needs)?;
     busybox::ensure()?;
-    let binary = lab::driver(options.driver.as_deref())?;
+    let binary = options.measured.binary()?;
     let id = unique()?;
     let name = format!("bench-{id}");
     let scratch = Scratch::new(&name)?;
@@ -132,7 +127,7 @@ pub fn run(options: &Options) -> Result<()> {
         before = after;
     }
     step.done();
-    if options.json {
+    if options.measured.json {
         println!("{}", serde_json::to_string_pretty(&json!({"start": json(&rows, &share)}))?);
         return Ok(());
     }

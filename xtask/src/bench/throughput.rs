@@ -1,6 +1,5 @@
 //! Throughput and processor time of a container's netdev with and without counters, and of what else there is.
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -8,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::figures::{Samples, table};
-use super::lab::{self, NO_ENGINE, Namespaces, Server, batch, batch_in, output};
+use super::lab::{Measured, NO_ENGINE, Namespaces, Server, batch, batch_in, output};
 use super::traffic::{self, Moved, Route};
 use crate::daemon::{Scratch, Undo, unique};
 use crate::packages::{self, Need};
@@ -19,12 +18,8 @@ use crate::{interrupt, must_be_root};
 /// How it is measured.
 #[derive(Args)]
 pub struct Options {
-    /// A JSON object in place of tables
-    #[arg(long)]
-    json: bool,
-    /// A driver to measure [default: this one, built for it]
-    #[arg(long, value_name = "PATH")]
-    driver: Option<PathBuf>,
+    #[command(flatten)]
+    measured: Measured,
     /// How often each netdev takes its turn
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     turns: u32,
@@ -135,7 +130,7 @@ pub fn run(options: &Options) -> Result<()> {
     must_be_root("bench throughput", "netdevs and BPF programs")?;
     let needs = [Need::program("ip", &["iproute2"]), Need::program("nft", &["nftables"])];
     packages::ensure("the benchmark", &needs)?;
-    let binary = lab::driver(options.driver.as_deref())?;
+    let binary = options.measured.binary()?;
     let id = unique()?;
     let name = format!("bench-{id}");
     let scratch = Scratch::new(&name)?;
@@ -155,7 +150,7 @@ pub fn run(options: &Options) -> Result<()> {
     let tables = measure(&mut places, options.turns, time)?;
     check(&server, &places)?;
     drop(undo);
-    if options.json {
+    if options.measured.json {
         let tables: Vec<_> = LOADS.iter().zip(&tables).map(|(load, rows)| json(*load, rows)).collect();
         println!("{}", serde_json::to_string_pretty(&json!({"throughput": tables}))?);
         return Ok(());

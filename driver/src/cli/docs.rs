@@ -7,37 +7,16 @@ use serde_json::{Map, Value};
 use super::Cli;
 use crate::network::options;
 
-/// The documents, by their names, without those that are not for users.
-fn documents() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let files =
-        docs.filter(|path| path.extension().is_some_and(|end| end == "md")).chain([root.join("README.md")]);
-    files.map(|path| (path.display().to_string(), fs::read_to_string(&path).unwrap())).collect()
-}
+#[allow(dead_code, reason = "what is typed, and where, is for the tests that type them")]
+#[path = "../../tests/support/documents.rs"]
+mod documents;
 
-/// The lines of all fenced blocks, those that end with a backslash joined; without prompts and comments.
-fn commands(text: &str) -> Vec<String> {
-    let (mut commands, mut fenced, mut begun) = (Vec::new(), false, String::new());
-    for line in text.lines().map(str::trim) {
-        if line.starts_with("```") {
-            fenced = !fenced;
-        } else if fenced {
-            let line = line.strip_prefix("$ ").unwrap_or(line);
-            let line = line.split(" # ").next().unwrap_or_default();
-            begun += line.trim_end_matches('\\');
-            if !line.ends_with('\\') {
-                commands.push(std::mem::take(&mut begun));
-            }
-        }
-    }
-    commands
-}
+use documents::Typed;
 
 /// Its words, up to a pipe; none if it is abridged.
-fn words(command: &str) -> Option<Vec<&str>> {
-    let words: Vec<_> = command.split_whitespace().take_while(|word| *word != "|").collect();
-    (!command.contains('…')).then_some(words)
+fn words(command: &Typed) -> Option<Vec<&str>> {
+    let words: Vec<_> = command.text.split_whitespace().take_while(|word| *word != "|").collect();
+    (!command.text.contains('…')).then_some(words)
 }
 
 /// What was typed after `-o`.
@@ -49,17 +28,15 @@ fn network_options(words: &[&str]) -> Map<String, Value> {
 #[test]
 fn commands_of_ours_are_understood() {
     let mut read = 0;
-    for (file, text) in documents() {
-        for command in commands(&text) {
-            let Some(words) = words(&command) else { continue };
-            // Variables may come before it.
-            let program: Vec<_> =
-                words.into_iter().skip_while(|word| word.starts_with("DOCKER_PASSTHROUGH_")).collect();
-            if program.first() == Some(&"docker-passthrough") {
-                let parsed = Cli::try_parse_from(&program);
-                assert!(parsed.is_ok(), "{file}: {command}: {}", parsed.unwrap_err());
-                read += 1;
-            }
+    for command in documents::commands() {
+        let Some(words) = words(&command) else { continue };
+        // Variables may come before it.
+        let program: Vec<_> =
+            words.into_iter().skip_while(|word| word.starts_with("DOCKER_PASSTHROUGH_")).collect();
+        if program.first() == Some(&"docker-passthrough") {
+            let parsed = Cli::try_parse_from(&program);
+            assert!(parsed.is_ok(), "{}: {}", command.place(), parsed.unwrap_err());
+            read += 1;
         }
     }
     assert!(read >= 20, "only {read} commands were found: has the documents' form changed?");
@@ -68,19 +45,17 @@ fn commands_of_ours_are_understood() {
 #[test]
 fn options_of_networks_are_right_and_each_has_an_example() {
     let (mut read, mut examples) = (0, Vec::new());
-    for (file, text) in documents() {
-        for command in commands(&text) {
-            let Some(words) = words(&command) else { continue };
-            if !words.starts_with(&["docker", "network", "create"]) || words.contains(&"--config-from") {
-                continue;
-            }
-            let generic = network_options(&words);
-            let parsed = options::parse(&generic);
-            assert!(parsed.is_ok(), "{file}: {command}: {}", parsed.unwrap_err());
-            read += 1;
-            if file.ends_with("docs/networks.md") {
-                examples.extend(generic.keys().cloned());
-            }
+    for command in documents::commands() {
+        let Some(words) = words(&command) else { continue };
+        if !words.starts_with(&["docker", "network", "create"]) || words.contains(&"--config-from") {
+            continue;
+        }
+        let generic = network_options(&words);
+        let parsed = options::parse(&generic);
+        assert!(parsed.is_ok(), "{}: {}", command.place(), parsed.unwrap_err());
+        read += 1;
+        if command.document == "docs/networks.md" {
+            examples.extend(generic.keys().cloned());
         }
     }
     assert!(read >= 20, "only {read} commands were found: has the documents' form changed?");
@@ -143,8 +118,9 @@ fn messages_that_are_explained_are_those_of_the_driver() {
 #[test]
 fn links_between_the_documents_lead_somewhere() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for (file, text) in documents() {
-        let folder = Path::new(&file).parent().unwrap_or(&root);
+    for (file, text) in documents::all() {
+        let path = root.join(&file);
+        let folder = path.parent().unwrap_or(&root);
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let path = link.split('#').next().unwrap_or_default();
             let elsewhere = path.is_empty() || path.contains("://");

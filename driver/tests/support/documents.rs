@@ -52,20 +52,26 @@ impl Typed {
     }
 }
 
-/// All of them, in the documents' order.
+/// The documents, without those that are not for users: their names in the repository, and what is in them.
 #[track_caller]
-pub fn commands() -> Vec<Typed> {
+pub fn all() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
     let docs = fs::read_dir(root.join("docs")).expect("docs/").map(|entry| entry.expect("a name").path());
     let docs = docs.filter(|path| path.extension().is_some_and(|end| end == "md"));
     let name = |path: &Path| path.strip_prefix(root).expect("a path below").display().to_string();
     let mut names: Vec<_> = docs.map(|path| name(&path)).chain(["README.md".into()]).collect();
     names.sort();
-    let commands = names.iter().flat_map(|name| {
-        let text = fs::read_to_string(root.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        of_document(name, &text)
-    });
-    commands.collect()
+    let read = |name: String| {
+        let text = fs::read_to_string(root.join(&name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        (name, text)
+    };
+    names.into_iter().map(read).collect()
+}
+
+/// All of them, in the documents' order.
+#[track_caller]
+pub fn commands() -> Vec<Typed> {
+    all().iter().flat_map(|(name, text)| of_document(name, text)).collect()
 }
 
 /// Of blocks that say they are something else, none; of those with prompts, what is behind one.

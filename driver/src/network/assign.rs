@@ -141,7 +141,7 @@ impl Driver {
                 if let Some((.., id, other)) = holder {
                     return Some(Error::InUse { netdevice: link.name.clone(), user: other.user(id) });
                 }
-                let Some(network) = state.networks.get_mut(&request.network) else {
+                let Some(network) = state.network_mut(&request.network) else {
                     return Some(Error::UnknownNetwork(request.network.clone()));
                 };
                 network.endpoints.insert(request.endpoint.clone(), remembered);

@@ -1,5 +1,5 @@
 //! Endpoints: a container gets a netdev, and gives it back.
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use super::{CreateEndpoint, Driver, Error, Joined, Result, caller::Caller, locate::Place, now};
 use crate::{
@@ -43,7 +43,7 @@ impl Driver {
                 return self.unless_given_up(request, caller).await.map(|()| mac);
             }
             self.release(network_id, id, &known.clone()).await?;
-            network.endpoints.remove(id);
+            network = self.network(network_id)?;
         }
         if network.mode == Mode::Passthrough {
             if let Some(vf) = *vf {
@@ -85,9 +85,11 @@ impl Driver {
     /// Takes back VFs of the network's PF, whichever network has them, whose containers ended without
     /// Docker having said so; answers whether any has become free since `state`, by that or otherwise.
     async fn take_back_vfs(&self, state: &State, network_id: &NetworkId) -> bool {
-        let Some(Network { mode: Mode::Sriov, options, .. }) = state.networks.get(network_id) else {
+        let Some(network) = state.networks.get(network_id) else { return false };
+        if network.mode != Mode::Sriov {
             return false;
-        };
+        }
+        let options = &network.options;
         let mut any = false;
         for (network_id, network, id, _) in state.endpoints() {
             // One that is just getting its VF is not over, and may take a while.
@@ -147,7 +149,7 @@ impl Driver {
         self.release(network_id, id, endpoint).await.inspect_err(|_| self.look_soon())
     }
 
-    fn network(&self, id: &NetworkId) -> Result<Network> {
+    fn network(&self, id: &NetworkId) -> Result<Arc<Network>> {
         self.store.get().networks.get(id).cloned().ok_or_else(|| Error::UnknownNetwork(id.clone()))
     }
 }

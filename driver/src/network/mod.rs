@@ -309,7 +309,7 @@ impl Driver {
     /// all of the network's containers have one now.
     pub async fn remember_names(&self, id: &NetworkId, names: NetworkNames) -> Result<bool> {
         let change = |state: &mut state::State| {
-            let Some(network) = state.networks.get_mut(id) else { return true };
+            let Some(network) = state.network_mut(id) else { return true };
             network.name = Some(names.name);
             // An engine that is just starting one may not have its name yet.
             for (endpoint, container) in names.containers {

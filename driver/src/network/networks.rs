@@ -25,7 +25,7 @@ impl Driver {
             // Asked again. Its netdevice may be in a container now, and was looked at the first time.
             let options = NetworkOptions { netdevice: known.options.netdevice.clone(), ..requested.options };
             let same = requested.mode.is_none_or(|mode| mode == known.mode)
-                && Network { options, gateways, ..known.clone() } == *known;
+                && Network { options, gateways, ..Network::clone(known) } == **known;
             if !same {
                 return Err(Error::NetworkExists(request.network.clone()));
             }
@@ -79,7 +79,7 @@ impl Driver {
             Network { name: None, created: now(), mode, options, gateways, endpoints: BTreeMap::new() };
         fault::point!("network.chosen");
         let (id, claimed) = (id.clone(), network.clone());
-        self.store.update(|state| state.networks.insert(id, claimed)).await?;
+        self.store.update(|state| state.networks.insert(id, claimed.into())).await?;
         Ok((network, link))
     }
 

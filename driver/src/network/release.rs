@@ -36,7 +36,7 @@ impl Driver {
         }
         self.store
             .update(|state| {
-                state.networks.get_mut(network_id).map(|network| network.endpoints.remove(id));
+                state.network_mut(network_id).map(|network| network.endpoints.remove(id));
             })
             .await?;
         restored().remove(id);
@@ -48,8 +48,7 @@ impl Driver {
     /// can't be remembered is done all the same.
     pub(super) async fn remember_end(&self, network: &NetworkId, which: impl Fn(&EndpointId) -> bool) {
         let remembered = self.store.update(|state| {
-            let endpoints =
-                state.networks.get_mut(network).into_iter().flat_map(|known| &mut known.endpoints);
+            let endpoints = state.network_mut(network).into_iter().flat_map(|known| &mut known.endpoints);
             for (_, endpoint) in endpoints.filter(|(id, _)| which(id)) {
                 endpoint.ending = true;
             }

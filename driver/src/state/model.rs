@@ -1,5 +1,5 @@
 //! What the state file holds. Fields are only added, with a default; anything else is a new version.
-use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -17,13 +17,13 @@ use crate::device::{
 pub const VERSION: u32 = 1;
 
 /// All that is remembered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct State {
     /// Layout of the file.
     pub version: u32,
-    /// Networks that Docker created and has not deleted.
+    /// Networks that Docker created and has not deleted; shared with the states before and after this one.
     #[serde(default)]
-    pub networks: BTreeMap<NetworkId, Network>,
+    pub networks: BTreeMap<NetworkId, Arc<Network>>,
     /// PFs that we changed, by their hardware (`pci/0000:01:00.0`).
     #[serde(default)]
     pub pfs: BTreeMap<String, PfChanges>,
@@ -48,7 +48,7 @@ impl State {
     /// All endpoints, with their networks.
     pub fn endpoints(&self) -> impl Iterator<Item = (&NetworkId, &Network, &EndpointId, &Endpoint)> {
         self.networks.iter().flat_map(|(network_id, network)| {
-            network.endpoints.iter().map(move |(id, endpoint)| (network_id, network, id, endpoint))
+            network.endpoints.iter().map(move |(id, endpoint)| (network_id, &**network, id, endpoint))
         })
     }
 
@@ -70,9 +70,14 @@ impl State {
         self.networks.get(network)?.endpoints.get(endpoint)
     }
 
-    /// The same, to change it.
+    /// The network with this id, to change it in this state alone.
+    pub fn network_mut(&mut self, network: &NetworkId) -> Option<&mut Network> {
+        self.networks.get_mut(network).map(Arc::make_mut)
+    }
+
+    /// The same of an endpoint.
     pub fn endpoint_mut(&mut self, network: &NetworkId, endpoint: &EndpointId) -> Option<&mut Endpoint> {
-        self.networks.get_mut(network)?.endpoints.get_mut(endpoint)
+        self.network_mut(network)?.endpoints.get_mut(endpoint)
     }
 }
 

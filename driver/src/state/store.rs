@@ -12,7 +12,10 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::Deserialize;
 use tokio::sync::Mutex;
 
-use super::model::{State, VERSION};
+use super::{
+    lines::Lines,
+    model::{State, VERSION},
+};
 use crate::fault;
 
 const FILE: &str = "state.json";
@@ -74,8 +77,8 @@ pub enum Error {
 pub struct Store {
     /// None for a rehearsal.
     folder: Option<PathBuf>,
-    current: ArcSwap<State>,
-    writer: Mutex<()>,
+    current: Arc<ArcSwap<State>>,
+    writer: Arc<Mutex<Lines>>,
     /// Keeps a second driver out for as long as this one lives.
     _lock: Option<Flock<File>>,
 }
@@ -108,16 +111,16 @@ impl Store {
         let state = read(folder)?;
         Ok(Self {
             folder: Some(folder.to_owned()),
-            current: ArcSwap::from_pointee(state),
-            writer: Mutex::new(()),
+            current: Arc::new(ArcSwap::from_pointee(state)),
+            writer: Arc::default(),
             _lock: Some(lock),
         })
     }
 
     /// The state in `folder` to try changes on: they are not written, and a driver may run meanwhile.
     pub fn rehearsal(folder: &Path) -> Result<Self, Error> {
-        let current = ArcSwap::from_pointee(read(folder)?);
-        Ok(Self { folder: None, current, writer: Mutex::new(()), _lock: None })
+        let current = Arc::new(ArcSwap::from_pointee(read(folder)?));
+        Ok(Self { folder: None, current, writer: Arc::default(), _lock: None })
     }
 
     /// The state as it is on disk.
@@ -128,30 +131,32 @@ impl Store {
     /// Changes the state. When this returns without an error, the change is on disk; with one, it has
     /// not happened.
     pub async fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
-        let _writing = self.writer.lock().await;
+        let mut lines = Arc::clone(&self.writer).lock_owned().await;
         let before = self.current.load_full();
         let mut next = State::clone(&before);
         let answer = change(&mut next);
         if next == *before {
             return Ok(answer);
         }
-        let next = Arc::new(next);
-        if let Some(folder) = self.folder.clone() {
-            let (path, written) = (folder.clone(), Arc::clone(&next));
-            tokio::task::spawn_blocking(move || {
-                write(&folder, &written).inspect_err(|_| {
-                    // It may be in place, and only not known to last: what failed shall not come back.
-                    if read(&folder).is_ok_and(|found| found == *written)
-                        && let Err(error) = write(&folder, &before)
-                    {
-                        tracing::error!(%error, "taking back what could not be remembered");
-                    }
-                })
-            })
-            .await
-            .unwrap_or_else(|panic| Err(Error::Io { path, source: panic.into() }))?;
-        }
-        self.current.store(next);
+        let Some(folder) = self.folder.clone() else {
+            self.current.store(next.into());
+            return Ok(answer);
+        };
+        let (path, current) = (folder.clone(), Arc::clone(&self.current));
+        // Goes on to its end, with the lock, also if nobody waits for it any more.
+        let written = tokio::task::spawn_blocking(move || {
+            write(&folder, &mut lines, &next).inspect_err(|_| {
+                // It may be in place, and only not known to last: what failed shall not come back.
+                if read(&folder).is_ok_and(|found| found == next)
+                    && let Err(error) = write(&folder, &mut lines, &before)
+                {
+                    tracing::error!(%error, "taking back what could not be remembered");
+                }
+            })?;
+            current.store(next.into());
+            Ok(())
+        });
+        written.await.unwrap_or_else(|panic| Err(Error::Io { path, source: panic.into() }))?;
         Ok(answer)
     }
 }
@@ -198,10 +203,9 @@ struct Head {
     version: Option<serde_json::Value>,
 }
 
-fn write(folder: &Path, state: &State) -> Result<(), Error> {
+fn write(folder: &Path, lines: &mut Lines, state: &State) -> Result<(), Error> {
     let (next, path) = (folder.join(NEXT), folder.join(FILE));
-    let bytes = serde_json::to_vec_pretty(state)
-        .map_err(|error| Error::Io { path: path.clone(), source: error.into() })?;
+    let text = lines.text(state).map_err(|error| Error::Io { path: path.clone(), source: error.into() })?;
     let written = (|| {
         fault::step!("state.begin");
         // Before the rename, after which there is no way back.
@@ -213,7 +217,7 @@ fn write(folder: &Path, state: &State) -> Result<(), Error> {
         }
         let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&next)?;
         fault::step!("state.opened");
-        file.write_all(&bytes)?;
+        file.write_all(text.as_bytes())?;
         fault::step!("state.written");
         file.sync_all()?;
         fault::step!("state.synced");
@@ -256,7 +260,7 @@ mod tests {
     async fn what_was_written_is_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        store.update(|state| state.networks.insert("n1".parse().unwrap(), network())).await.unwrap();
+        store.update(|state| state.networks.insert("n1".parse().unwrap(), network().into())).await.unwrap();
         let written = State::clone(&store.get());
         drop(store);
         assert_eq!(read(folder.path()).unwrap(), written);
@@ -269,7 +273,7 @@ mod tests {
         let store = Store::open(folder.path()).unwrap();
         // A folder in the temporary file's place: the write fails, for root too.
         fs::create_dir(folder.path().join(NEXT)).unwrap();
-        let change = |state: &mut State| state.networks.insert("n1".parse().unwrap(), network());
+        let change = |state: &mut State| state.networks.insert("n1".parse().unwrap(), network().into());
         store.update(change).await.unwrap_err();
         assert!(store.get().networks.is_empty());
         fs::remove_dir(folder.path().join(NEXT)).unwrap();
@@ -298,7 +302,7 @@ mod tests {
     async fn cut_off_anywhere_it_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        store.update(|state| state.networks.insert("n1".parse().unwrap(), network())).await.unwrap();
+        store.update(|state| state.networks.insert("n1".parse().unwrap(), network().into())).await.unwrap();
         drop(store);
         let whole = fs::read(folder.path().join(FILE)).unwrap();
         assert!(whole.len() > 100);

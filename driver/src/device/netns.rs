@@ -109,9 +109,12 @@ const NS_GET_NSTYPE: nix::libc::Ioctl = 0xb703;
 /// They are not opened; what ends meanwhile can't be.
 pub fn others(but: &NetNs) -> impl Iterator<Item = PathBuf> + use<> {
     let mut seen = BTreeSet::from([but.inode]);
-    let entries = |folder: &str| fs::read_dir(folder).into_iter().flatten().flatten();
-    let held = FOLDERS.into_iter().flat_map(entries).map(|entry| entry.path());
-    let processes = entries("/proc")
+    let entries = |folder: PathBuf| fs::read_dir(folder).into_iter().flatten().flatten();
+    // Where /var/run leads to /run, each once.
+    let folders: BTreeSet<_> =
+        FOLDERS.into_iter().filter_map(|folder| fs::canonicalize(folder).ok()).collect();
+    let held = folders.into_iter().flat_map(entries).map(|entry| entry.path());
+    let processes = entries("/proc".into())
         .filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit))
         .map(|entry| entry.path().join("ns/net"));
     held.chain(processes)

@@ -19,8 +19,15 @@ const KINDS: [&str; 10] =
 impl Rtnl {
     /// What in this namespace stands on the netdev `lower` of this namespace.
     pub async fn uppers_here(&self, lower: u32) -> Result<Vec<Standing>> {
+        let mut uppers = self.standing_on(lower).await?;
+        uppers.retain(|upper| KINDS.contains(&upper.kind.as_str()));
+        Ok(uppers)
+    }
+
+    /// The same, of whatever kind: also a veth's other end.
+    pub async fn standing_on(&self, lower: u32) -> Result<Vec<Standing>> {
         let mut uppers = self.standing().await?;
-        uppers.retain(|upper| upper.is_on(lower, None));
+        uppers.retain(|upper| upper.lower == lower && upper.netns.is_none());
         Ok(uppers)
     }
 }

@@ -127,15 +127,10 @@ impl Driver {
                 carried.join(", ")
             )));
         }
-        let links = self.rtnl.links().await?;
-        let left = self.left_stand_ins(&links, link);
         // A veth's other end is no netdev on top of it.
-        let above: Vec<_> = links
-            .iter()
-            .filter(|other| other.lower == Some(link.ifindex) && !other.is_kind("veth"))
-            .filter(|other| !left.iter().any(|left| left.ifindex == other.ifindex))
-            .map(|other| other.name.as_str())
-            .collect();
+        let mut above = self.rtnl.standing_on(link.ifindex).await?;
+        above.retain(|upper| upper.kind != "veth" && !self.is_left_stand_in(upper));
+        let above: Vec<_> = above.iter().map(|upper| upper.name.as_str()).collect();
         if above.is_empty() {
             return Ok(());
         }

@@ -2,7 +2,7 @@
 //! mode on it. It takes no address but its own, leaves room for nobody else, and goes with the endpoint.
 use super::{Driver, Result, assign::Chosen};
 use crate::{
-    device::{Link, LinkRef, Mac},
+    device::{Link, LinkRef, Mac, raw::Standing},
     fault,
     state::{Endpoint, EndpointId, model::Lower},
 };
@@ -38,26 +38,21 @@ impl Driver {
     /// Removes those that a driver made which died before it could remember them, and that no other container
     /// came to remove.
     pub(super) async fn end_left_stand_ins(&self, netdevice: &str) -> Result<()> {
-        let links = self.rtnl.links().await?;
-        let Some(lower) = links.iter().find(|link| link.name == netdevice) else { return Ok(()) };
-        for left in self.left_stand_ins(&links, lower) {
-            tracing::warn!(netdevice, left = left.name, "removing a macvlan that was left");
-            self.rtnl.delete(left.ifindex).await?;
+        let Some(lower) = self.rtnl.link(LinkRef::Name(netdevice)).await? else { return Ok(()) };
+        for upper in self.rtnl.standing_on(lower.ifindex).await? {
+            if self.is_left_stand_in(&upper) {
+                tracing::warn!(netdevice, left = upper.name, "removing a macvlan that was left");
+                self.rtnl.delete(upper.ifindex).await?;
+            }
         }
         Ok(())
     }
 
-    /// Those that a driver made which died before it could remember them.
-    pub(super) fn left_stand_ins<'a>(&self, links: &'a [Link], lower: &Link) -> Vec<&'a Link> {
-        let state = self.store.get();
-        let known = |link: &Link| state.endpoints().any(|(.., endpoint)| endpoint.original.name == link.name);
-        let left = links.iter().filter(|link| {
-            link.lower == Some(lower.ifindex)
-                && link.is_kind("macvlan")
-                && link.name.starts_with(PREFIX)
-                && !known(link)
-        });
-        left.collect()
+    /// Whether a driver made it which died before it could remember it.
+    pub(super) fn is_left_stand_in(&self, upper: &Standing) -> bool {
+        let known =
+            || self.store.get().endpoints().any(|(.., endpoint)| endpoint.original.name == upper.name);
+        upper.kind == "macvlan" && upper.name.starts_with(PREFIX) && !known()
     }
 
     /// Ends the macvlan of an endpoint, if it is still there, and leaves what is beneath as it was. The

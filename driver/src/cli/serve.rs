@@ -89,6 +89,7 @@ fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
 
 impl Serve {
     pub fn run(self, global: &Global) -> anyhow::Result<()> {
+        one_arena();
         logging::start(self.log_format);
         more_descriptors();
         let path = self.socket.unwrap_or_else(|| default_socket(&global.name));
@@ -156,6 +157,14 @@ impl Serve {
 /// The socket of a driver of this name.
 pub fn default_socket(name: &str) -> PathBuf {
     PathBuf::from(format!("{PLUGINS}/{name}.sock"))
+}
+
+/// A listing of a thousand netdevs takes some MiB for a moment, on whichever thread asks for it. The allocator
+/// would keep that for each of them; our threads wait for the kernel, not for each other's allocations.
+fn one_arena() {
+    // SAFETY: takes two numbers, and no thread of ours runs yet.
+    let set = unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
+    debug_assert_eq!(set, 1, "mallopt");
 }
 
 /// A connection takes one, and so does each look into a namespace: as many as root may have.

@@ -1,6 +1,6 @@
 //! SR-IOV as sysfs has it: which netdev is a PF, what its VFs are, how they are made and bound to a driver
 //! (Documentation/ABI/testing/sysfs-bus-pci). Paths go by PCI address, as names and ifindexes change.
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, time::Duration};
 
 use super::{Link, link::Parent};
 use crate::fault;
@@ -48,14 +48,28 @@ pub fn bind(address: &str, driver: &str) -> io::Result<()> {
     }
 }
 
-/// Unbinds a VF from its driver and binds it again, for a fresh netdev. Blocks.
+/// Between tries to bind a VF: its driver's probe fails while the PF resets.
+const RETRIES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+
+/// Unbinds a VF from its driver and binds it again, for a fresh netdev; more than once if need be, as without
+/// a driver it would have none. Blocks.
 pub fn rebind(address: &str) -> io::Result<()> {
     let Some(driver) = parent(address).driver() else {
         return Err(io::Error::other(format!("{address} has no driver")));
     };
     fs::write(parent(address).sysfs().join("driver/unbind"), address)?;
-    fault::step!("vf.unbound");
-    bind(address, &driver)
+    let bind = || {
+        fault::step!("vf.unbound");
+        bind(address, &driver)
+    };
+    for pause in RETRIES {
+        match bind() {
+            Ok(()) => return Ok(()),
+            Err(error) => tracing::warn!(vf = address, %error, "binding it again"),
+        }
+        std::thread::sleep(pause);
+    }
+    bind()
 }
 
 fn parent(address: &str) -> Parent {

@@ -9,6 +9,7 @@ mod docs;
 mod doctor;
 mod ending;
 mod generate;
+mod heap;
 mod import;
 mod logging;
 mod ls;

@@ -13,7 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Global,
+    Global, heap,
     logging::{self, LogFormat},
     watchdog,
 };
@@ -89,7 +89,7 @@ fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
 
 impl Serve {
     pub fn run(self, global: &Global) -> anyhow::Result<()> {
-        one_arena();
+        heap::one_arena();
         logging::start(self.log_format);
         more_descriptors();
         let path = self.socket.unwrap_or_else(|| default_socket(&global.name));
@@ -159,14 +159,6 @@ pub fn default_socket(name: &str) -> PathBuf {
     PathBuf::from(format!("{PLUGINS}/{name}.sock"))
 }
 
-/// A listing of a thousand netdevs takes some MiB for a moment, on whichever thread asks for it. The allocator
-/// would keep that for each of them; our threads wait for the kernel, not for each other's allocations.
-fn one_arena() {
-    // SAFETY: takes two numbers, and no thread of ours runs yet.
-    let set = unsafe { nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1) };
-    debug_assert_eq!(set, 1, "mallopt");
-}
-
 /// A connection takes one, and so does each look into a namespace: as many as root may have.
 fn more_descriptors() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
@@ -214,6 +206,7 @@ async fn keep_true(driver: Arc<Driver>, docker: Docker, look: Duration) {
             tracing::error!(%error, "comparing what is remembered with what is");
         }
         compare_networks(&driver, &docker, &mut unknown).await;
+        heap::trim();
     }
 }
 

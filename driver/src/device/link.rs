@@ -75,8 +75,6 @@ pub struct Link {
     pub kind: Option<String>,
     /// ifindex of the bond, bridge, VRF… that it is a member of.
     pub master: Option<u32>,
-    /// ifindex of the netdev beneath it (`IFLA_LINK`), if that is in the same namespace.
-    pub lower: Option<u32>,
     /// Bus and name of the hardware behind it, such as `pci`, `0000:01:10.0`.
     pub parent: Option<Parent>,
     /// The kernel says that it can't change its namespace (6.15 and newer say so).
@@ -179,7 +177,7 @@ impl From<LinkMessage> for Link {
             ..Self::default()
         };
         let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
-        let (mut bus, mut device, mut elsewhere) = (None, None, false);
+        let (mut bus, mut device) = (None, None);
         for attribute in message.attributes {
             link.tuning.note(&attribute);
             match attribute {
@@ -200,8 +198,6 @@ impl From<LinkMessage> for Link {
                         .any(|part| matches!(part, LinkXdp::Attached(mode) if *mode != XdpAttached::None));
                 }
                 LinkAttribute::Controller(master) => link.master = Some(master),
-                LinkAttribute::Link(lower) if lower != 0 => link.lower = Some(lower),
-                LinkAttribute::LinkNetNsId(_) => elsewhere = true,
                 LinkAttribute::ParentDevBusName(name) => bus = Some(name),
                 LinkAttribute::ParentDevName(name) => device = Some(name),
                 LinkAttribute::NetnsImmutable(immovable) => link.immovable = immovable,
@@ -225,9 +221,6 @@ impl From<LinkMessage> for Link {
                 }
                 _ => {}
             }
-        }
-        if elsewhere {
-            link.lower = None;
         }
         link.parent = bus.zip(device).map(|(bus, device)| Parent { bus, device });
         link

@@ -1,6 +1,10 @@
 //! SR-IOV as sysfs has it: which netdev is a PF, what its VFs are, how they are made and bound to a driver
 //! (Documentation/ABI/testing/sysfs-bus-pci). Paths go by PCI address, as names and ifindexes change.
-use std::{fs, io, path::Path, time::Duration};
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use super::{Link, link::Parent};
 use crate::fault;
@@ -44,12 +48,17 @@ pub fn bind(address: &str, driver: &str) -> io::Result<()> {
     // The write succeeds even if the probe failed.
     match parent(address).driver() {
         Some(bound) if bound == driver => Ok(()),
-        bound => Err(io::Error::other(format!("{address} is bound to {bound:?}, not to {driver}"))),
+        bound => Err(bound_to(address, bound.as_deref().unwrap_or("no driver"), driver)),
     }
 }
 
-/// Between tries to bind a VF: its driver's probe fails while the PF resets.
-const RETRIES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(1)];
+fn bound_to(address: &str, bound: &str, wanted: &str) -> io::Error {
+    io::Error::other(format!("{address} is bound to {bound}, not to {wanted}"))
+}
+
+/// How long it is tried to bind a VF again: its driver's probe fails while the PF resets.
+const RETRY: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Unbinds a VF from its driver and binds it again, for a fresh netdev; more than once if need be, as without
 /// a driver it would have none. Blocks.
@@ -62,14 +71,23 @@ pub fn rebind(address: &str) -> io::Result<()> {
         fault::step!("vf.unbound");
         bind(address, &driver)
     };
-    for pause in RETRIES {
+    let begun = Instant::now();
+    loop {
         match bind() {
-            Ok(()) => return Ok(()),
-            Err(error) => tracing::warn!(vf = address, %error, "binding it again"),
+            Err(error) if begun.elapsed() < RETRY => tracing::warn!(vf = address, %error, "binding it again"),
+            outcome => return outcome,
         }
-        std::thread::sleep(pause);
+        std::thread::sleep(PAUSE);
+        // Whoever was faster.
+        if let Some(bound) = parent(address).driver() {
+            return if bound == driver { Ok(()) } else { Err(bound_to(address, &bound, &driver)) };
+        }
     }
-    bind()
+}
+
+/// The kernel driver that has the device at this PCI address, if any.
+pub fn driver(address: &str) -> Option<String> {
+    parent(address).driver()
 }
 
 fn parent(address: &str) -> Parent {

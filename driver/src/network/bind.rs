@@ -52,6 +52,9 @@ impl Driver {
         fault::point!("vf.refreshing");
         if let Err(error) = blocking(what, move || pci::rebind(&bound)).await {
             tracing::error!(netdevice = name, %error, "the VF");
+            if pci::driver(address).is_none() {
+                return Ok(None);
+            }
         }
         let fresh = match self.vf_netdev(address).await {
             Ok(fresh) => self.when_named(fresh).await?,

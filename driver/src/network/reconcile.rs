@@ -117,10 +117,12 @@ impl Driver {
         tokio::time::timeout(PATIENCE, self.hold(network, id)).await.ok()
     }
 
-    /// What else is left to do: netdevs that nobody remembers, PFs without networks.
+    /// What else is left to do: netdevs that nobody remembers, PFs without networks, a state file that has what
+    /// failed.
     pub async fn tidy(&self) {
         self.recover_strays().await;
         let _ = self.leave_pfs().await;
+        self.store.settle().await;
     }
 
     /// Forgets a network that Docker says it does not have: it was removed while no driver ran. Not if

@@ -78,9 +78,17 @@ pub struct Store {
     /// None for a rehearsal.
     folder: Option<PathBuf>,
     current: Arc<ArcSwap<State>>,
-    writer: Arc<Mutex<Lines>>,
-    /// Keeps a second driver out for as long as this one lives.
-    _lock: Option<Flock<File>>,
+    writer: Arc<Mutex<Writer>>,
+    /// Keeps a second driver out for as long as this one lives, or writes.
+    lock: Option<Arc<Flock<File>>>,
+}
+
+/// What there is once a write.
+#[derive(Debug, Default)]
+struct Writer {
+    lines: Lines,
+    /// The file may have what failed, and could not be taken back: it is written the next time, whatever changes.
+    unsure: bool,
 }
 
 impl Store {
@@ -113,14 +121,14 @@ impl Store {
             folder: Some(folder.to_owned()),
             current: Arc::new(ArcSwap::from_pointee(state)),
             writer: Arc::default(),
-            _lock: Some(lock),
+            lock: Some(Arc::new(lock)),
         })
     }
 
     /// The state in `folder` to try changes on: they are not written, and a driver may run meanwhile.
     pub fn rehearsal(folder: &Path) -> Result<Self, Error> {
         let current = Arc::new(ArcSwap::from_pointee(read(folder)?));
-        Ok(Self { folder: None, current, writer: Arc::default(), _lock: None })
+        Ok(Self { folder: None, current, writer: Arc::default(), lock: None })
     }
 
     /// The state as it is on disk.
@@ -131,33 +139,47 @@ impl Store {
     /// Changes the state. When this returns without an error, the change is on disk; with one, it has
     /// not happened.
     pub async fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> Result<T, Error> {
-        let mut lines = Arc::clone(&self.writer).lock_owned().await;
+        let mut writer = Arc::clone(&self.writer).lock_owned().await;
         let before = self.current.load_full();
         let mut next = State::clone(&before);
         let answer = change(&mut next);
-        if next == *before {
+        if next == *before && !writer.unsure {
             return Ok(answer);
         }
         let Some(folder) = self.folder.clone() else {
             self.current.store(next.into());
             return Ok(answer);
         };
-        let (path, current) = (folder.clone(), Arc::clone(&self.current));
+        let (path, current, lock) = (folder.clone(), Arc::clone(&self.current), self.lock.clone());
         // Goes on to its end, with the lock, also if nobody waits for it any more.
         let written = tokio::task::spawn_blocking(move || {
-            write(&folder, &mut lines, &next).inspect_err(|_| {
+            let _lock = lock;
+            let Writer { lines, unsure } = &mut *writer;
+            write(&folder, lines, &next).inspect_err(|_| {
                 // It may be in place, and only not known to last: what failed shall not come back.
-                if read(&folder).is_ok_and(|found| found == next)
-                    && let Err(error) = write(&folder, &mut lines, &before)
-                {
-                    tracing::error!(%error, "taking back what could not be remembered");
+                if !read(&folder).is_ok_and(|found| found == *before) {
+                    *unsure = write(&folder, lines, &before)
+                        .inspect_err(
+                            |error| tracing::error!(%error, "taking back what could not be remembered"),
+                        )
+                        .is_err();
                 }
             })?;
+            *unsure = false;
             current.store(next.into());
             Ok(())
         });
         written.await.unwrap_or_else(|panic| Err(Error::Io { path, source: panic.into() }))?;
         Ok(answer)
+    }
+
+    /// Makes good what could not be taken back. What fails is logged, and left for the next time.
+    pub async fn settle(&self) {
+        if self.writer.lock().await.unsure
+            && let Err(error) = self.update(|_| ()).await
+        {
+            tracing::warn!(%error, "the state file may have what failed");
+        }
     }
 }
 

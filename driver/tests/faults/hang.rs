@@ -103,7 +103,7 @@ fn looks_at_hundreds_that_hang_hold_up_no_call() {
         networks.insert(docker_id(), another);
     }
     fs::write(driver.state_dir.join("state.json"), disk.to_string()).expect("the state file");
-    stage.plan.hang_at_each("look.network", 2 * MANY);
+    stage.plan.arm_each("look.network", Action::Hang, 2 * MANY);
     // No matter how busy the machine is: this is about what never comes.
     driver.serve_with(&["--look", "86400", "--call-timeout", "60"]);
     driver.assert_alive();

@@ -71,15 +71,19 @@ impl Plan {
 
     /// Has a fault happen from now on.
     pub fn arm(&self, fault: &Fault) {
-        self.disarm();
-        fs::write(self.0.join("plan"), format!("{DEAF}{fault}\n")).expect("a plan");
+        self.arm_all([fault.clone()]);
     }
 
-    /// Has whoever passes the point hang there, the first `times` times.
-    pub fn hang_at_each(&self, point: &str, times: usize) {
+    /// The same of several.
+    pub fn arm_all(&self, faults: impl IntoIterator<Item = Fault>) {
         self.disarm();
-        let hangs: Vec<_> = (1..=times).map(|nth| format!("{point} hang {nth}")).collect();
-        fs::write(self.0.join("plan"), format!("{DEAF}{}", hangs.join("\n"))).expect("a plan");
+        let faults: Vec<_> = faults.into_iter().map(|fault| fault.to_string()).collect();
+        fs::write(self.0.join("plan"), format!("{DEAF}{}\n", faults.join("\n"))).expect("a plan");
+    }
+
+    /// Has it happen the first `times` times that the point is passed.
+    pub fn arm_each(&self, point: &str, action: Action, times: usize) {
+        self.arm_all((1..=times).map(|nth| Fault { point: point.to_owned(), nth, action }));
     }
 
     /// Has none happen, and forgets what was passed.

@@ -1,11 +1,14 @@
 //! Each call dies and fails at each of its points: afterwards the kernel, the state and Docker agree, the
 //! call can be repeated, and nothing is left.
-use crate::support::trials;
+use std::{fs, time::Duration};
+
+use crate::support::{eventually_within, trials};
 
 use super::{
     fate::{Case, Docker, act, points},
     nic::stage,
-    scene::Call,
+    plan::{Action, Fault},
+    scene::{Call, Scene},
 };
 
 trials![
@@ -17,6 +20,7 @@ trials![
     endpoint_that_still_has_it_is_deleted,
     network_is_deleted,
     network_in_use_is_deleted,
+    what_can_not_be_taken_back_is_later,
 ];
 
 fn network_is_created() {
@@ -49,6 +53,26 @@ fn network_is_deleted() {
 
 fn network_in_use_is_deleted() {
     walk(Call::DeleteNetworkInUse);
+}
+
+/// A file is in place when its write fails, and taking it back fails too.
+fn what_can_not_be_taken_back_is_later() {
+    let stage = stage();
+    stage.driver.terminate();
+    stage.driver.serve_with(&["--look", "1"]);
+    let scene = Scene::before(&stage, Call::CreateNetwork);
+    let fault = |point: &str, nth| Fault { point: point.into(), nth, action: Action::Fail };
+    stage.plan.arm_all([fault("state.renamed", 1), fault("state.begin", 2)]);
+    let answer = scene.ask().unwrap().json().to_string();
+    assert!(answer.contains("state.json"), "{answer}");
+    let remembered = || fs::read_to_string(stage.driver.state_dir.join("state.json")).unwrap();
+    assert!(remembered().contains(&scene.network));
+    stage.plan.disarm();
+    eventually_within(Duration::from_mins(1), "the network is forgotten", || {
+        let file = remembered();
+        if file.contains(&scene.network) { Err(file) } else { Ok(()) }
+    });
+    stage.driver.finish();
 }
 
 fn walk(call: Call) {

@@ -24,6 +24,7 @@ use super::{
 trials![
     a_vf_is_given,
     a_vf_comes_back,
+    a_vf_that_can_not_be_bound_is_when_it_is_wanted,
     a_pf_gets_its_vfs_and_loses_them,
     a_bond_is_stood_in_for,
     a_bond_is_left_alone,
@@ -259,6 +260,30 @@ fn a_vf_comes_back() {
         ],
         Vf::new,
     );
+    vfs.pf.set_count(0);
+}
+
+/// Its driver's probe fails for as long as it is tried to bind it.
+fn a_vf_that_can_not_be_bound_is_when_it_is_wanted() {
+    let vfs = bench().with_vfs();
+    let stage = Stage::on(Vf::new());
+    let mut scene = Scene::before(&stage, Call::DeleteMoved);
+    let bound = || stage.hardware.pf.driver(stage.hardware.index);
+    let before = bound();
+    stage.plan.arm_each("vf.unbound", Action::Fail, 50);
+    scene.done();
+    assert_eq!(bound(), None);
+    let tries = stage.plan.passed().iter().filter(|(point, _)| point == "vf.unbound").count();
+    assert!((2..50).contains(&tries), "{tries} tries");
+    stage.plan.disarm();
+    scene.call = Call::CreateEndpoint;
+    scene.done();
+    assert_eq!(bound(), before);
+    for call in [Call::DeleteUnmoved, Call::DeleteNetwork] {
+        scene.call = call;
+        scene.done();
+    }
+    stage.driver.finish();
     vfs.pf.set_count(0);
 }
 

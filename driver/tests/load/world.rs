@@ -61,6 +61,8 @@ struct Endpoint {
     netns: Netns,
     nested: Option<Netns>,
     joined: bool,
+    /// It has a MAC of the container's own: what it sends is dropped.
+    spoofs: bool,
     /// Where the netdev is, and what it is called there.
     place: Where,
     /// The driver may have ended it by itself, or forgotten it with the state file.
@@ -280,8 +282,16 @@ impl Slot {
         let netns = Netns::new(format!("c{}", &id[..8]));
         netns.run("busybox sysctl -q -w net.ipv6.conf.default.disable_ipv6=1");
         let place = Where::Home(self.nic.name.clone());
-        self.endpoint =
-            Some(Endpoint { id, network, netns, nested: None, joined: false, place, uncertain: false });
+        self.endpoint = Some(Endpoint {
+            id,
+            network,
+            netns,
+            nested: None,
+            joined: false,
+            spoofs: false,
+            place,
+            uncertain: false,
+        });
     }
 
     fn delete_endpoint(&mut self, mut endpoint: Endpoint, driver: &Driver) {
@@ -343,6 +353,10 @@ impl Endpoint {
                 self.netns.ip("link set eth0 up");
                 self.place = Where::Inside("eth0".into());
             }
+            (Step::Ping, Where::Inside(name)) if name == "eth0" && self.spoofs => {
+                let ping = format!("busybox ping -c 1 -W 1 {}", nic.near4(2));
+                nic.far.place().attempt(&ping).expect_err("an answer from a MAC that is not the endpoint's");
+            }
             (Step::Ping, Where::Inside(name)) if name == "eth0" => nic.ping(&nic.near4(2), 2),
             (Step::Rename, Where::Inside(name)) => {
                 let evil = fresh();
@@ -352,6 +366,7 @@ impl Endpoint {
             }
             (Step::ChangeMac, Where::Inside(name)) => {
                 self.netns.ip(&format!("link set {name} address 02:ee:00:00:00:01"));
+                self.spoofs = true;
             }
             (Step::Nest, Where::Inside(name)) => {
                 let nested = Netns::new(format!("n{}", &self.id[..8]));

@@ -46,14 +46,16 @@ pub fn bind(address: &str, driver: &str) -> io::Result<()> {
     fs::write(&wanted, "\n")?;
     probed?;
     // The write succeeds even if the probe failed.
-    match parent(address).driver() {
-        Some(bound) if bound == driver => Ok(()),
-        bound => Err(bound_to(address, bound.as_deref().unwrap_or("no driver"), driver)),
-    }
+    bound_to(address, driver)
 }
 
-fn bound_to(address: &str, bound: &str, wanted: &str) -> io::Error {
-    io::Error::other(format!("{address} is bound to {bound}, not to {wanted}"))
+/// Whether it is this kernel driver that has the device.
+fn bound_to(address: &str, wanted: &str) -> io::Result<()> {
+    let bound = driver(address).unwrap_or_else(|| "no driver".into());
+    if bound == wanted {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{address} is bound to {bound}, not to {wanted}")))
 }
 
 /// How long it is tried to bind a VF again: its driver's probe fails while the PF resets.
@@ -63,13 +65,13 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Unbinds a VF from its driver and binds it again, for a fresh netdev; more than once if need be, as without
 /// a driver it would have none. Blocks.
 pub fn rebind(address: &str) -> io::Result<()> {
-    let Some(driver) = parent(address).driver() else {
+    let Some(wanted) = driver(address) else {
         return Err(io::Error::other(format!("{address} has no driver")));
     };
     fs::write(parent(address).sysfs().join("driver/unbind"), address)?;
     let bind = || {
         fault::step!("vf.unbound");
-        bind(address, &driver)
+        bind(address, &wanted)
     };
     let begun = Instant::now();
     loop {
@@ -79,8 +81,8 @@ pub fn rebind(address: &str) -> io::Result<()> {
         }
         std::thread::sleep(PAUSE);
         // Whoever was faster.
-        if let Some(bound) = parent(address).driver() {
-            return if bound == driver { Ok(()) } else { Err(bound_to(address, &bound, &driver)) };
+        if driver(address).is_some() {
+            return bound_to(address, &wanted);
         }
     }
 }
@@ -102,7 +104,7 @@ pub fn vfs(pf: &Link) -> Vec<Vf> {
         .filter_map(|index| {
             let target = folder.join(format!("virtfn{index}")).read_link().ok()?;
             let address = target.file_name()?.to_str()?.to_owned();
-            let driver = parent(&address).driver();
+            let driver = driver(&address);
             Some(Vf { index, address, driver })
         })
         .collect()

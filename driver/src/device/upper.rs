@@ -20,14 +20,14 @@ impl Rtnl {
     /// What in this namespace stands on the netdev `lower` of this namespace.
     pub async fn uppers_here(&self, lower: u32) -> Result<Vec<Standing>> {
         let mut uppers = self.standing_on(lower).await?;
-        uppers.retain(|upper| KINDS.contains(&upper.kind.as_str()));
+        uppers.retain(Standing::shares_frames);
         Ok(uppers)
     }
 
     /// The same, of whatever kind: also a veth's other end.
     pub async fn standing_on(&self, lower: u32) -> Result<Vec<Standing>> {
         let mut uppers = self.standing().await?;
-        uppers.retain(|upper| upper.lower == lower && upper.netns.is_none());
+        uppers.retain(|upper| upper.is_on(lower, None));
         Ok(uppers)
     }
 }
@@ -69,12 +69,16 @@ fn uppers_on(lower: u32, of: &NetNs) -> io::Result<Vec<Standing>> {
     }
     // The listing gives a namespace its id if it had none yet, so this comes after it.
     let Some(netns) = raw.nsid_here(of)? else { return Ok(Vec::new()) };
-    uppers.retain(|upper| upper.is_on(lower, Some(netns)));
+    uppers.retain(|upper| upper.is_on(lower, Some(netns)) && upper.shares_frames());
     Ok(uppers)
 }
 
 impl Standing {
     fn is_on(&self, lower: u32, netns: Option<i32>) -> bool {
-        self.lower == lower && self.netns == netns && KINDS.contains(&self.kind.as_str())
+        self.lower == lower && self.netns == netns
+    }
+
+    fn shares_frames(&self) -> bool {
+        KINDS.contains(&self.kind.as_str())
     }
 }

@@ -21,7 +21,7 @@ const TARGETS: [&str; 5] = ["request", "options", "tag", "state", "netlink"];
 /// What `cargo fuzz` passes, without its sanitizer.
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
-    -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing -Ccodegen-units=1";
+    -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing";
 const HOST: &str = "x86_64-unknown-linux-gnu";
 
 /// What the fuzzer takes.

@@ -24,12 +24,12 @@ fuzz_target!(|data: &[u8]| {
         },
         2 => {
             if let Ok(OneEndpoint { network, endpoint }) = decode(body) {
-                [network.as_str(), endpoint.as_str()].map(safe);
+                [network.as_str(), endpoint.as_str()].into_iter().for_each(safe);
             }
         }
         3 => {
             if let Ok(Join { network, endpoint, .. }) = decode(body) {
-                [network.as_str(), endpoint.as_str()].map(safe);
+                [network.as_str(), endpoint.as_str()].into_iter().for_each(safe);
             }
         }
         4 => {
@@ -56,7 +56,7 @@ fn network_again(request: &network::CreateNetwork) {
 
 fn endpoint_again(request: &network::CreateEndpoint) {
     let network::CreateEndpoint { network, endpoint, mac, vf } = request;
-    [network.as_str(), endpoint.as_str()].map(safe);
+    [network.as_str(), endpoint.as_str()].into_iter().for_each(safe);
     let body = json!({
         "NetworkID": network,
         "EndpointID": endpoint,

@@ -2,7 +2,10 @@
 #![no_main]
 use std::{fs, path::PathBuf, sync::LazyLock};
 
-use docker_passthrough::state::store::{self, Error};
+use docker_passthrough::{
+    fuzz,
+    state::store::{self, Error},
+};
 use libfuzzer_sys::fuzz_target;
 
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -16,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
     fs::write(&file, data).expect("a file");
     match store::read(&FOLDER) {
         Ok(state) => {
-            fs::write(&file, serde_json::to_vec(&state).expect("JSON")).expect("a file");
+            fs::write(&file, fuzz::file(&state).expect("JSON")).expect("a file");
             assert_eq!(store::read(&FOLDER).expect("what was accepted once"), state);
         }
         Err(error) => {

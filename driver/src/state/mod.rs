@@ -1,6 +1,6 @@
 //! What is remembered: only what the kernel can't tell.
 pub mod id;
-mod lines;
+pub(crate) mod lines;
 pub mod model;
 pub mod store;
 

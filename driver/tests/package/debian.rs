@@ -107,6 +107,16 @@ fn installed_upgraded_and_purged() {
     assert!(!root.has("etc/default/docker-passthrough"));
     container.stop();
     driver.done("DeleteNetwork", &json!({"NetworkID": network}));
+    let network = simulated::create_network(&driver, &nic);
+    let container = Container::start(&driver, &nic, &network);
+    root.dpkg(&["--install", "/docker-passthrough.deb"]);
+    // Somebody has taken the pins away: the state tells alone.
+    fs::remove_dir_all(driver.bpffs.join(&container.endpoint)).unwrap();
+    let said = root.dpkg(&["--purge", "docker-passthrough"]);
+    assert_names(&said, &["containers have netdevs", "/var/lib/docker-passthrough"]);
+    assert!(root.has("var/lib/docker-passthrough/state.json"));
+    container.stop();
+    // A network without a container has nothing to lose.
     root.dpkg(&["--install", "/docker-passthrough.deb"]);
     driver.terminate();
     let said = root.dpkg(&["--purge", "docker-passthrough"]);

@@ -1,6 +1,11 @@
 //! Names that Docker has for what we know by id. Asked by the commands and by a task beside the calls,
 //! never within a call: Docker holds locks then, and would not answer.
-use std::{collections::BTreeMap, os::unix::net::UnixStream, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -124,6 +129,19 @@ pub struct EngineFacts {
     pub network_drivers: Vec<String>,
     /// Whether it is part of a swarm.
     pub swarm: bool,
+    /// Its managed plugins that are this driver, and enabled.
+    pub managed: Vec<Managed>,
+}
+
+/// This driver as a managed plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Managed {
+    /// What `docker network create -d` calls it: `passthrough:latest`.
+    pub name: String,
+    /// Where it answers.
+    pub socket: PathBuf,
+    /// Its state, as the host sees it.
+    pub state_dir: PathBuf,
 }
 
 /// An engine's API, on a Unix socket.
@@ -184,6 +202,7 @@ impl Docker {
         #[serde(default, rename_all = "PascalCase")]
         struct Info {
             server_version: String,
+            docker_root_dir: PathBuf,
             containers_running: u64,
             plugins: Plugins,
             swarm: Swarm,
@@ -204,7 +223,42 @@ impl Docker {
             running: info.containers_running,
             network_drivers: info.plugins.network.unwrap_or_default(),
             swarm: !matches!(info.swarm.local_node_state.as_str(), "" | "inactive"),
+            // What can't tell has none.
+            managed: self.managed(&info.docker_root_dir).await.unwrap_or_default(),
         })
+    }
+
+    async fn managed(&self, root: &Path) -> Result<Vec<Managed>, Error> {
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename_all = "PascalCase")]
+        struct Plugin {
+            id: String,
+            name: String,
+            enabled: bool,
+            config: Config,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename_all = "PascalCase")]
+        struct Config {
+            entrypoint: Option<Vec<PathBuf>>,
+            interface: Interface,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default, rename_all = "PascalCase")]
+        struct Interface {
+            socket: String,
+        }
+        let mut all = self.get::<Vec<Plugin>>("/plugins").await?.unwrap_or_default();
+        all.retain(|plugin| {
+            let program = plugin.config.entrypoint.iter().flatten().next();
+            plugin.enabled && program.is_some_and(|program| program.ends_with("docker-passthrough"))
+        });
+        let found = all.into_iter().map(|Plugin { id, name, config, .. }| Managed {
+            name,
+            socket: Path::new("/run/docker/plugins").join(&id).join(config.interface.socket),
+            state_dir: root.join("plugins").join(id).join("propagated-mount"),
+        });
+        Ok(found.collect())
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Error> {

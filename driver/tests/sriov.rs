@@ -24,6 +24,7 @@ mod sriov {
     pub mod lifecycle;
     pub mod parallel;
     pub mod refusals;
+    pub mod systemd;
     pub mod tenants;
     pub mod vlans;
     #[cfg(feature = "faults")]
@@ -50,7 +51,7 @@ const REASON: &str = "needs SR-IOV: cargo xtask test runs it in a VM";
 fn main() -> std::process::ExitCode {
     use sriov::{
         bench, bond, choice, churn, clsact, counters, documents, failure, installed, lifecycle, parallel,
-        refusals, tenants, vlans,
+        refusals, systemd, tenants, vlans,
     };
 
     let mut arguments = Arguments::from_args();
@@ -76,7 +77,9 @@ fn main() -> std::process::ExitCode {
         // A suite of its own, as it takes long.
         #[cfg(feature = "faults")]
         Ok("walks") => sriov::walk::trials(),
-        Ok(part) => panic!("{PART}={part}: must be 1/2, 2/2 or, with fault points, walks"),
+        // A machine of its own.
+        Ok("systemd") => systemd::trials(),
+        Ok(part) => panic!("{PART}={part}: must be 1/2, 2/2, systemd or, with fault points, walks"),
     };
     let asked_for = arguments.ignored || arguments.include_ignored;
     let reason = if asked_for { "" } else { REASON };

@@ -91,6 +91,9 @@ enum Command {
         /// The guest's kernel
         #[arg(long, value_enum, default_value = "own")]
         kernel: vm::Kernel,
+        /// Boot systemd, which runs it as a unit
+        #[arg(long)]
+        systemd: bool,
         /// The program's path, here or in the guest, and its arguments
         #[arg(last = true, required = true)]
         program: Vec<String>,
@@ -121,8 +124,9 @@ fn run(command: &Command) -> Result<ExitCode> {
         Command::Deb { profile } => deb::make(profile),
         Command::Image { tag } => image::make(tag),
         Command::Plugin => image::make_plugin(),
-        Command::Vm { seconds, kernel, program } => {
-            let ended = vm::run(&vm::prepare(*kernel)?, program, Duration::from_secs(*seconds))?;
+        Command::Vm { seconds, kernel, systemd, program } => {
+            let guest = vm::prepare(*kernel)?.with_systemd(*systemd);
+            let ended = vm::run(&guest, program, Duration::from_secs(*seconds))?;
             // Without a code it was killed.
             return Ok(ended.status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(125).into());
         }

@@ -22,7 +22,7 @@ const RUNNING: Duration = Duration::from_mins(15);
 /// What the tests take.
 #[derive(Args)]
 pub struct Options {
-    /// Which to run [default: all but package, package-sriov and sriov-walks, which take long]
+    /// Which to run [default: all but package, package-sriov, package-systemd and sriov-walks, which take long]
     #[arg(value_enum)]
     suites: Vec<Suite>,
     /// Of the suite engine: only with engines whose version, or Debian release, begins with this
@@ -51,10 +51,12 @@ enum Suite {
     Counting,
     /// The real binary under real engines, the installed one and those of other Debian releases
     Engine,
-    /// The Debian package, installed, upgraded and purged; the plugin under Swarm; has package-sriov run too
+    /// The Debian package, installed, upgraded and purged; the plugin under Swarm; has the next two run too
     Package,
     /// The image and, under Swarm, the plugin, on VFs in a guest
     PackageSriov,
+    /// The Debian package under systemd and udev, with the engine of the machine and VFs, in a guest
+    PackageSystemd,
     /// The real binary, a real engine and SR-IOV VFs, in a guest
     Sriov,
     /// The core of that, and counting by clsact, on Linux 6.1, which has no TCX
@@ -68,7 +70,7 @@ impl Suite {
     /// The kernel of the guest that it runs in, if it runs in one.
     fn kernel(self) -> Option<Kernel> {
         match self {
-            Self::Sriov | Self::PackageSriov | Self::SriovWalks => Some(Kernel::Own),
+            Self::Sriov | Self::PackageSriov | Self::PackageSystemd | Self::SriovWalks => Some(Kernel::Own),
             Self::SriovBeforeTcx => Some(Kernel::Bookworm),
             Self::Unit
             | Self::Protocol
@@ -85,6 +87,15 @@ impl Suite {
         if self == Self::Sriov { 2 } else { 1 }
     }
 
+    /// The part of its test program that is its own.
+    fn own_part(self) -> Option<&'static str> {
+        match self {
+            Self::SriovWalks => Some("walks"),
+            Self::PackageSystemd => Some("systemd"),
+            _ => None,
+        }
+    }
+
     /// Whether its driver has fault points, which do nothing until a test names a folder to look into.
     fn has_fault_points(self) -> bool {
         matches!(self, Self::Faults | Self::SriovWalks)
@@ -92,13 +103,15 @@ impl Suite {
 
     /// Whether it is about the package.
     fn is_packed(self) -> bool {
-        matches!(self, Self::Package | Self::PackageSriov)
+        matches!(self, Self::Package | Self::PackageSriov | Self::PackageSystemd)
     }
 
     /// The name of its test program.
     fn target(self) -> String {
         match self {
-            Self::SriovBeforeTcx | Self::PackageSriov | Self::SriovWalks => Self::Sriov.to_string(),
+            Self::SriovBeforeTcx | Self::PackageSriov | Self::PackageSystemd | Self::SriovWalks => {
+                Self::Sriov.to_string()
+            }
             other => other.to_string(),
         }
     }
@@ -129,7 +142,7 @@ pub fn run(options: &Options) -> Result<()> {
         suites.retain(|suite| !suite.is_packed() && *suite != Suite::SriovWalks);
     }
     if suites.contains(&Suite::Package) {
-        suites.push(Suite::PackageSriov);
+        suites.extend([Suite::PackageSriov, Suite::PackageSystemd]);
     }
     suites.sort_unstable();
     suites.dedup();
@@ -233,7 +246,7 @@ fn needs(suites: &[Suite]) -> Vec<Need> {
 /// A guest, or why there is none.
 fn guest(suite: Suite, kernel: Kernel) -> Result<Result<Guest, String>> {
     match vm::prepare(kernel) {
-        Ok(guest) => Ok(Ok(guest)),
+        Ok(guest) => Ok(Ok(guest.with_systemd(suite == Suite::PackageSystemd))),
         Err(error) => {
             interrupt::check()?;
             say(&format!("NO GUEST WITH SR-IOV CAN BE HAD HERE: the suite {suite} will not run"));
@@ -317,8 +330,8 @@ fn in_guests(
             if parts > 1 {
                 job.name = format!("{suite} {part}/{parts}");
                 job.words.insert(0, format!("DOCKER_PASSTHROUGH_TEST_PART={part}/{parts}"));
-            } else if *suite == Suite::SriovWalks {
-                job.words.insert(0, "DOCKER_PASSTHROUGH_TEST_PART=walks".into());
+            } else if let Some(part) = suite.own_part() {
+                job.words.insert(0, format!("DOCKER_PASSTHROUGH_TEST_PART={part}"));
             }
             jobs.push(job);
         }

@@ -37,6 +37,15 @@ pub struct Guest {
     root: PathBuf,
     /// A folder with another kernel than the root's.
     kernel: Option<PathBuf>,
+    /// Whether systemd and udev run there, as they do on a host.
+    systemd: bool,
+}
+
+impl Guest {
+    /// The same with systemd, which takes longer to boot.
+    pub fn with_systemd(self, systemd: bool) -> Self {
+        Self { systemd, ..self }
+    }
 }
 
 /// Makes the guest's root and its kernel, if they are not there; an error says why no guest can be had here.
@@ -50,7 +59,7 @@ pub fn prepare(kernel: Kernel) -> Result<Guest> {
         Kernel::Own => None,
         Kernel::Bookworm => Some(bookworm(&root)?),
     };
-    Ok(Guest { root, kernel })
+    Ok(Guest { root, kernel, systemd: false })
 }
 
 /// Runs a program, given by its path there and its arguments, in a guest of its own.
@@ -64,6 +73,9 @@ pub fn run_as(label: &str, guest: &Guest, program: &[String], limit: Duration) -
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let folder = Folder(folder);
     fs::write(folder.0.join("command"), words(program)?).context("writing the guest's command")?;
+    if guest.systemd {
+        fs::write(folder.0.join("systemd"), "").context("writing what the guest's init is")?;
+    }
     let mut run = command(workspace::root().join("xtask/vm/run.sh"));
     run.arg(workspace::root()).arg(&guest.root).arg(&folder.0).args(&guest.kernel);
     process::show_as(label, "Booting a guest with two SR-IOV NICs", &mut run, limit)

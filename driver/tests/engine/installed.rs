@@ -157,6 +157,21 @@ fn as_a_managed_plugin() {
     let stats: Vec<Stats> = serde_json::from_str(&stats).unwrap();
     assert!(stats.len() == 1 && stats[0].container.as_deref() == Some("tenant"), "{stats:?}");
     assert!(stats[0].traffic().rx_packets >= 5, "{stats:?}");
+    // Its doctor says what to look at, and finds it well.
+    let (found, said) = plugin.doctor(false, "driver");
+    assert_eq!(found, "error", "{said}");
+    assert_names(
+        &said,
+        &["there is no socket", &plugin.driver(), "--socket /run/docker/plugins/", &remembered],
+    );
+    for (check, words) in [
+        ("driver", vec!["answers at", "passthrough.sock"]),
+        ("engine and driver", vec!["has networks of driver", &plugin.driver()]),
+    ] {
+        let (found, said) = plugin.doctor(true, check);
+        assert_eq!(found, "ok", "{said}");
+        assert_names(&said, &words);
+    }
     // In use it is not taken away.
     let complaint = engine.attempt(&["plugin", "disable", &plugin.name]).unwrap_err();
     assert_names(&complaint, &["in use"]);

@@ -84,7 +84,7 @@ fn installed_upgraded_and_purged() {
     let conffile = root.at("etc/default/docker-passthrough");
     fs::write(&conffile, "DOCKER_PASSTHROUGH_LOG=debug\n").unwrap();
 
-    let driver = Driver::installed(&root.0);
+    let driver = Driver::installed(&root.0, "unix:///run/no-engine.sock");
     driver.serve();
     let nic = Nic::new();
     let network = simulated::create_network(&driver, &nic);

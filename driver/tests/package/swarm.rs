@@ -1,5 +1,6 @@
 //! The plugin under Swarm, which makes bridges on its host: not in the machine of the suite `engine`.
 use crate::support::{
+    assert_names,
     docker::{Engine, IMAGE},
     eventually,
     nic::Nic,
@@ -33,6 +34,11 @@ fn a_service_on_a_network_of_each_nodes_own() {
         _ => Err(format!("{}\n{}", engine.docker(&why), engine.log())),
     });
     nic.ping(&nic.near4(2), 3);
+    for (is_told, status) in [(true, "ok"), (false, "warning")] {
+        let (found, said) = plugin.doctor(is_told, "swarm");
+        assert_eq!(found, status, "{said}");
+        assert_names(&said, &["managed plugin", &plugin.driver()]);
+    }
     engine.docker(&["service", "rm", "web"]);
     eventually("its task ends", || if tasks().is_empty() { Ok(()) } else { Err(tasks()) });
     eventually("the NIC is home", || if nic.look() == before { Ok(()) } else { Err(engine.log()) });

@@ -70,6 +70,15 @@ impl Engine {
         engine
     }
 
+    /// The machine's own, which systemd runs; of its folders, only that of its socket is known.
+    #[track_caller]
+    pub fn of_systemd() -> Self {
+        let engine = Self { folder: "/run".into(), options: Vec::new(), process: Mutex::default() };
+        eventually_within(3 * PATIENCE, "the engine answers", || engine.api("GET", "/version"));
+        engine.import_image();
+        engine
+    }
+
     /// Starts the daemon, and waits until it answers.
     #[track_caller]
     pub fn serve(&self) {
@@ -208,7 +217,8 @@ impl Engine {
 
     /// The end of what it has logged.
     pub fn log(&self) -> String {
-        let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        let journal = || command::attempt("journalctl", &["--no-pager", "--unit", "docker.service"]);
+        let log = fs::read_to_string(self.folder.join("log")).or_else(|_| journal()).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
     }

@@ -158,8 +158,8 @@ impl Driver {
     }
 
     /// The one that a package has installed below `root`, in the folders that are its own.
-    pub fn installed(root: &Path) -> Self {
-        let driver = Self::without_engine();
+    pub fn installed(root: &Path, docker_host: &str) -> Self {
+        let driver = Self::stopped(docker_host);
         Self {
             name: "passthrough".into(),
             socket: "/run/docker/plugins/passthrough.sock".into(),
@@ -179,7 +179,7 @@ impl Driver {
 
     /// The command line, with the options that every subcommand takes.
     pub fn command(&self, subcommand: &str) -> Command {
-        let mut command = command::prepared(binary(), &[subcommand]);
+        let mut command = command::prepared(&self.program.display().to_string(), &[subcommand]);
         self.complete(&mut command);
         command
     }

@@ -4,12 +4,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_json::Value;
+
 use super::{
     command,
     docker::Engine,
     driver::Driver,
     eventually,
     http::{self, Answer},
+    look::text,
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_docker-passthrough");
@@ -166,11 +169,36 @@ impl<'a> Plugin<'a> {
         format!("{}:latest", self.name)
     }
 
+    fn id(&self) -> String {
+        self.engine.docker(&["plugin", "inspect", "-f", "{{.Id}}", &self.name])
+    }
+
     /// Its state, as the host sees it.
     #[track_caller]
     pub fn state_dir(&self) -> PathBuf {
-        let id = self.engine.docker(&["plugin", "inspect", "-f", "{{.Id}}", &self.name]);
-        self.engine.data().join("plugins").join(id).join("propagated-mount")
+        self.engine.data().join("plugins").join(self.id()).join("propagated-mount")
+    }
+
+    /// Where it answers, as the host sees it.
+    #[track_caller]
+    pub fn socket(&self) -> PathBuf {
+        Path::new("/run/docker/plugins").join(self.id()).join("passthrough.sock")
+    }
+
+    /// What the host's `doctor` finds of a check, if it is told of the plugin or not: status, findings and mend.
+    #[track_caller]
+    pub fn doctor(&self, is_told: bool, check: &str) -> (String, String) {
+        let mut doctor =
+            command::prepared(BINARY, &["doctor", "--json", "--docker-host", &self.engine.host()]);
+        doctor.arg("--bpffs").arg(&self.bpffs);
+        if is_told {
+            doctor.arg("--state-dir").arg(self.state_dir()).arg("--socket").arg(self.socket());
+        }
+        let said = doctor.output().expect("doctor").stdout;
+        let findings: Vec<Value> = serde_json::from_slice(&said).expect("what doctor --json says");
+        let found: Vec<_> = findings.iter().filter(|finding| finding["check"] == check).collect();
+        let [one] = found[..] else { panic!("{} findings of {check}: {findings:#?}", found.len()) };
+        (text(&one["status"]), format!("{}; {}", text(&one["found"]), text(&one["mend"])))
     }
 }
 

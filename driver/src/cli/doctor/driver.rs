@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Finding, Patient, error, ok, warning};
+use super::{Finding, Patient, engine::look_at, error, ok, warning};
 
 /// How long a driver may take to say that it is one.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -99,8 +99,9 @@ fn socket(patient: &Patient) -> Finding {
     match &patient.answers {
         Ok(()) => ok("driver", format!("answers at {path}")),
         Err(silence) => {
+            let managed = patient.engine.as_ref().ok().and_then(|engine| engine.managed.first());
             let mend = match silence {
-                Silence::Absent => start.to_owned(),
+                Silence::Absent => managed.map_or_else(|| start.to_owned(), look_at),
                 Silence::Stale => format!("{start}; it replaces the socket"),
                 Silence::Hangs => "its log says what it is busy with; else end it, and start it again".into(),
                 Silence::NoSocket | Silence::Other(_) => {

@@ -2,7 +2,7 @@
 use std::path::Path;
 
 use super::{Finding, Patient, error, ok, shared, warning};
-use crate::docker::EngineFacts;
+use crate::docker::{EngineFacts, Managed};
 
 /// Versions that the driver is tested with.
 const OLDEST: (u32, u32) = (20, 10);
@@ -12,7 +12,7 @@ pub async fn checks(patient: &Patient) -> Vec<Finding> {
     match &patient.engine {
         Ok(engine) => {
             let mut findings = vec![version(engine), sees(engine, patient)];
-            findings.extend(swarm(engine));
+            findings.extend(swarm(engine, patient));
             findings
         }
         Err(failure) => {
@@ -44,9 +44,11 @@ fn version(engine: &EngineFacts) -> Finding {
 fn sees(engine: &EngineFacts, patient: &Patient) -> Finding {
     let (name, check) = (&patient.global.name, "engine and driver");
     let networks = patient.remembered().networks.len();
+    let managed = patient.managed();
+    let name = managed.map_or(name, |plugin| &plugin.name);
     let listed = engine.network_drivers.iter().any(|driver| driver == name);
     let seen = Path::new("/run/docker/plugins").join(format!("{name}.sock"));
-    if patient.answers.is_ok() && patient.socket != seen && !named_by_file(name) {
+    if patient.answers.is_ok() && managed.is_none() && patient.socket != seen && !named_by_file(name) {
         return error(
             check,
             format!("the socket {} is not where engines look", patient.socket.display()),
@@ -75,14 +77,28 @@ fn named_by_file(name: &str) -> bool {
     files.into_iter().any(|file| Path::new(&file).exists())
 }
 
-fn swarm(engine: &EngineFacts) -> Option<Finding> {
-    engine.swarm.then(|| {
-        error(
-            "swarm",
+/// Networks of a swarm are those of managed plugins.
+fn swarm(engine: &EngineFacts, patient: &Patient) -> Option<Finding> {
+    let check = "swarm";
+    engine.swarm.then(|| match (patient.managed(), engine.managed.first()) {
+        (Some(plugin), _) => ok(check, format!("it has this driver as a managed plugin, {}", plugin.name)),
+        (None, Some(plugin)) => warning(
+            check,
+            format!("it has the managed plugin {}, not the driver that is looked at here", plugin.name),
+            look_at(plugin),
+        ),
+        (None, None) => error(
+            check,
             "the engine is in swarm mode, which takes no drivers that listen on a socket",
-            "docker swarm leave, or another host",
-        )
+            "docker swarm leave, or the managed plugin: docker plugin create",
+        ),
     })
+}
+
+/// What has a command look at a managed plugin.
+pub fn look_at(plugin: &Managed) -> String {
+    let Managed { name, socket, state_dir } = plugin;
+    format!("to look at {name}: --socket {} --state-dir {}", socket.display(), state_dir.display())
 }
 
 #[cfg(test)]

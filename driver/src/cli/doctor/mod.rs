@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Global, serve, stats::print, table};
 use crate::{
-    docker::{self, Docker, EngineFacts},
+    docker::{self, Docker, EngineFacts, Managed},
     state::{self, State, store},
 };
 
@@ -31,6 +31,8 @@ while the driver or the engine is down, and says so. Nothing on the host is chan
 Examples:
   docker-passthrough doctor
   docker-passthrough doctor --json | jq '.[] | select(.status != \"ok\")'
+  docker-passthrough doctor --socket /run/docker/plugins/ID/passthrough.sock \\
+      --state-dir /var/lib/docker/plugins/ID/propagated-mount
 
 Exit codes: 0 all is well, 1 warnings, 2 errors, or wrong usage.")]
 pub struct Doctor {
@@ -109,6 +111,12 @@ impl Patient {
             engine,
             socket,
         }
+    }
+
+    /// The managed plugin that is looked at, if it is one.
+    fn managed(&self) -> Option<&Managed> {
+        let engine = self.engine.as_ref().ok()?;
+        engine.managed.iter().find(|plugin| plugin.socket == self.socket)
     }
 
     /// What is remembered; nothing, where that can't be read.

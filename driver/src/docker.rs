@@ -191,6 +191,55 @@ impl Docker {
         Ok(Some(NetworkNames { name: network.name, containers: containers.collect() }))
     }
 
+    /// All networks' names, and their running containers': two questions, however many there are.
+    pub async fn names(&self) -> Result<BTreeMap<NetworkId, NetworkNames>, Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Network {
+            id: String,
+            name: String,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Running {
+            id: String,
+            names: Vec<String>,
+            network_settings: Settings,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Settings {
+            networks: Option<BTreeMap<String, Endpoint>>,
+        }
+        #[derive(Deserialize)]
+        struct Endpoint {
+            #[serde(rename = "NetworkID")]
+            network: String,
+            #[serde(rename = "EndpointID")]
+            endpoint: String,
+        }
+        let networks = self.get::<Vec<Network>>("/networks").await?.unwrap_or_default();
+        // Another driver's network may have an id that is none to us.
+        let networks = networks.into_iter().filter_map(|Network { id, name }| Some((id.parse().ok()?, name)));
+        let mut all: BTreeMap<NetworkId, NetworkNames> =
+            networks.map(|(id, name)| (id, NetworkNames { name, containers: BTreeMap::new() })).collect();
+        for running in self.get::<Vec<Running>>("/containers/json").await?.unwrap_or_default() {
+            // `/web`; where others link to it, `/other/web` besides.
+            let name = running.names.iter().filter_map(|name| name.strip_prefix('/'));
+            let Some(name) = name.into_iter().find(|name| !name.contains('/')) else { continue };
+            for Endpoint { network, endpoint } in
+                running.network_settings.networks.into_iter().flatten().map(|(_, it)| it)
+            {
+                let network = network.parse().ok().and_then(|network| all.get_mut(&network));
+                if let (Some(network), Ok(endpoint)) = (network, endpoint.parse()) {
+                    let container = Container { id: running.id.clone(), name: name.to_owned() };
+                    network.containers.insert(endpoint, container);
+                }
+            }
+        }
+        Ok(all)
+    }
+
     /// How the network was created; none if Docker says that it has no such network.
     pub async fn network_config(&self, id: &NetworkId) -> Result<Option<NetworkConfig>, Error> {
         self.get(&format!("/networks/{id}")).await

@@ -122,14 +122,11 @@ impl Report {
     pub async fn new(state_dir: &Path, docker_host: &str) -> Result<Self> {
         let state = store::read(state_dir)?;
         let docker = Docker::new(docker_host)?;
-        let mut names = BTreeMap::new();
-        for id in state.networks.keys() {
-            match docker.network(id).await {
-                Ok(found) => names.extend(found.map(|found| (id.clone(), found))),
-                // If it doesn't answer once, it won't answer the others.
-                Err(_) => break,
-            }
-        }
+        let names = if state.networks.is_empty() {
+            BTreeMap::new()
+        } else {
+            docker.names().await.unwrap_or_default()
+        };
         Ok(Self { state: Arc::new(state), names })
     }
 

@@ -1,10 +1,11 @@
 //! What containers left: devices that are not given back, counters that nobody remembers, refused defaults.
 use std::time::{Duration, SystemTime};
 
-use super::{Finding, Patient, error, ok, warning};
+use super::{Finding, Global, Patient, error, ok, warning};
 use crate::{
     counters,
     device::Rtnl,
+    docker::Docker,
     report::Report,
     state::{Endpoint, EndpointId, NetworkId, State},
 };
@@ -14,6 +15,7 @@ const FRESH: Duration = Duration::from_mins(1);
 
 /// A VF or a veth that went with its container's namespace, or by the hand of somebody else.
 const DESTROYED: &str = "the netdev no longer exists";
+const UNKNOWN: &str = "the engine has no such endpoint";
 
 pub async fn checks(patient: &Patient) -> Vec<Finding> {
     let state = patient.remembered();
@@ -31,17 +33,28 @@ pub async fn checks(patient: &Patient) -> Vec<Finding> {
 async fn limbo(patient: &Patient) -> Vec<Finding> {
     let global = &patient.global;
     let Ok(report) = Report::new(&global.state_dir, &global.docker_host).await else { return Vec::new() };
-    let lost = report.state.endpoints().filter_map(|(network, _, id, endpoint)| {
-        let reason = over(patient, &report, network, id, endpoint)?;
+    let mut findings = Vec::new();
+    for (network, _, id, endpoint) in report.state.endpoints() {
+        let Some(reason) = over(patient, &report, network, id, endpoint) else { continue };
+        if reason == UNKNOWN && is_known(global, network, id).await {
+            continue;
+        }
         let found = format!("{} is reserved for endpoint {}: {reason}", endpoint.netdevice(), id.short());
         let mend = match patient.answers {
             Ok(()) if reason == DESTROYED => "its counters are kept for as long as Docker has it: docker rm",
             Ok(()) => "the driver tries every 10 s to give it back, and logs why it can't",
             Err(_) => "start the driver: it brings the netdev home",
         };
-        Some(error("limbo", found, mend))
-    });
-    lost.collect()
+        findings.push(error("limbo", found, mend));
+    }
+    findings
+}
+
+/// Whether the engine has the endpoint, also of a container that does not run.
+async fn is_known(global: &Global, network: &NetworkId, id: &EndpointId) -> bool {
+    let Ok(docker) = Docker::new(&global.docker_host) else { return true };
+    // Only where it has the network can it tell.
+    docker.network(network).await.ok().flatten().is_none_or(|network| network.containers.contains_key(id))
 }
 
 fn over(
@@ -60,9 +73,8 @@ fn over(
     if endpoint.sandbox.as_ref().is_some_and(|path| !path.exists()) {
         return Some("its container's namespace is gone");
     }
-    // Only where the engine has the network can it tell.
     if !fresh && report.network_name(network).is_some() && report.container(network, id).is_none() {
-        return Some("the engine has no such endpoint");
+        return Some(UNKNOWN);
     }
     None
 }

@@ -1,7 +1,7 @@
 //! Names that Docker has for what we know by id. Asked by the commands and by a task beside the calls,
 //! never within a call: Docker holds locks then, and would not answer.
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -125,8 +125,8 @@ pub struct EngineFacts {
     pub version: String,
     /// How many containers run.
     pub running: u64,
-    /// The network drivers that it has networks of, and its own.
-    pub network_drivers: Vec<String>,
+    /// The drivers that it has networks of.
+    pub network_drivers: BTreeSet<String>,
     /// Whether it is part of a swarm.
     pub swarm: bool,
     /// Its managed plugins that are this driver, and enabled.
@@ -223,7 +223,9 @@ impl Docker {
         let networks = networks.into_iter().filter_map(|Network { id, name }| Some((id.parse().ok()?, name)));
         let mut all: BTreeMap<NetworkId, NetworkNames> =
             networks.map(|(id, name)| (id, NetworkNames { name, containers: BTreeMap::new() })).collect();
-        for running in self.get::<Vec<Running>>("/containers/json").await?.unwrap_or_default() {
+        // Who may not ask for containers has the networks' names all the same.
+        let running = self.get::<Vec<Running>>("/containers/json").await.ok().flatten().unwrap_or_default();
+        for running in running {
             // `/web`; where others link to it, `/other/web` besides.
             let name = running.names.iter().filter_map(|name| name.strip_prefix('/'));
             let Some(name) = name.into_iter().find(|name| !name.contains('/')) else { continue };
@@ -253,13 +255,12 @@ impl Docker {
             server_version: String,
             docker_root_dir: PathBuf,
             containers_running: u64,
-            plugins: Plugins,
             swarm: Swarm,
         }
-        #[derive(Default, Deserialize)]
-        #[serde(default, rename_all = "PascalCase")]
-        struct Plugins {
-            network: Option<Vec<String>>,
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Network {
+            driver: String,
         }
         #[derive(Default, Deserialize)]
         #[serde(default, rename_all = "PascalCase")]
@@ -267,10 +268,11 @@ impl Docker {
             local_node_state: String,
         }
         let info = self.get::<Info>("/info").await?.unwrap_or_default();
+        let networks = self.get::<Vec<Network>>("/networks").await?.unwrap_or_default();
         Ok(EngineFacts {
             version: info.server_version,
             running: info.containers_running,
-            network_drivers: info.plugins.network.unwrap_or_default(),
+            network_drivers: networks.into_iter().map(|network| network.driver).collect(),
             swarm: !matches!(info.swarm.local_node_state.as_str(), "" | "inactive"),
             // What can't tell has none.
             managed: self.managed(&info.docker_root_dir).await.unwrap_or_default(),

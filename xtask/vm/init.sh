@@ -9,7 +9,6 @@ export PATH=/usr/sbin:/usr/bin HOME=/root
 tell() { printf "\\x$(printf %x "$2")" | dd of=/dev/port bs=1 seek=$(($1)) status=none; }
 
 work() {
-    tell 0xe9 1 # it is up
     ip link set lo up
     modprobe -a igb igbvf
     stty -onlcr
@@ -32,6 +31,8 @@ mkdir /mnt/upper /mnt/work /mnt/root
 mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root
 cd /mnt/root
 pivot_root . mnt
+mount -t devtmpfs dev dev
+tell 0xe9 1 # it is up
 mkdir -p var/lib/docker var/lib/containerd
 for dir in var/lib/docker var/lib/containerd; do mount -t tmpfs tmpfs $dir; done
 if [ -e "$1/systemd" ]; then
@@ -54,7 +55,6 @@ UNIT
 fi
 mount -t proc proc proc
 mount -t sysfs sysfs sys
-mount -t devtmpfs dev dev
 mkdir -p dev/pts dev/shm
 mount -t devpts devpts dev/pts
 for dir in dev/shm run; do mount -t tmpfs tmpfs $dir; done

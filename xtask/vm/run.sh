@@ -41,8 +41,8 @@ exec unshare --mount --pid --fork --kill-child bash -euc '
         local guest=$! seconds=0
         until [ -s "$root/run/up" ] || ! kill -0 $guest 2>/dev/null; do
             sleep 1
-            if [ $((seconds += 1)) = 240 ]; then
-                kill $guest
+            if [ $((seconds += 1)) = 120 ]; then
+                kill -9 $guest
                 wait
                 return 1
             fi

@@ -131,6 +131,9 @@ fn as_a_managed_plugin() {
     let engine = Engine::start(&[]);
     let folder = tempfile::tempdir_in("/run").unwrap();
     let plugin = Plugin::enable(&engine, folder.path());
+    let (found, said) = plugin.finding(true, "engine and driver");
+    assert_eq!(found, "ok");
+    assert_names(&said, &["has no network of driver", &plugin.driver()]);
     let nic = Nic::new();
     let subnet = ["--subnet", &nic.net4(), "--gateway", &nic.far4()];
     let name = format!("net-{}", nic.name);
@@ -157,8 +160,8 @@ fn as_a_managed_plugin() {
     let stats: Vec<Stats> = serde_json::from_str(&stats).unwrap();
     assert!(stats.len() == 1 && stats[0].container.as_deref() == Some("tenant"), "{stats:?}");
     assert!(stats[0].traffic().rx_packets >= 5, "{stats:?}");
-    // Its doctor says what to look at, and finds it well.
-    let (found, said) = plugin.doctor(false, "driver");
+    // Its doctor says what to look at, and finds it well. What the plugin has pinned is not taken for leftovers.
+    let (found, said) = plugin.finding(false, "driver");
     assert_eq!(found, "error", "{said}");
     assert_names(
         &said,
@@ -167,11 +170,16 @@ fn as_a_managed_plugin() {
     for (check, words) in [
         ("driver", vec!["answers at", "passthrough.sock"]),
         ("engine and driver", vec!["has networks of driver", &plugin.driver()]),
+        ("leftovers", vec!["none"]),
     ] {
-        let (found, said) = plugin.doctor(true, check);
+        let (found, said) = plugin.finding(true, check);
         assert_eq!(found, "ok", "{said}");
         assert_names(&said, &words);
     }
+    // This engine has its containers' namespaces elsewhere than in /run/docker. The rest is as it should be.
+    assert_eq!(shared(&plugin.doctor(true)), [("shared namespaces".into(), "error".into())]);
+    let (found, said) = plugin.finding(false, "leftovers");
+    assert_eq!((found.as_str(), said.as_str()), ("ok", "none; "));
     // In use it is not taken away.
     let complaint = engine.attempt(&["plugin", "disable", &plugin.name]).unwrap_err();
     assert_names(&complaint, &["in use"]);

@@ -35,7 +35,7 @@ fn a_service_on_a_network_of_each_nodes_own() {
     });
     nic.ping(&nic.near4(2), 3);
     for (is_told, status) in [(true, "ok"), (false, "warning")] {
-        let (found, said) = plugin.doctor(is_told, "swarm");
+        let (found, said) = plugin.finding(is_told, "swarm");
         assert_eq!(found, status, "{said}");
         assert_names(&said, &["managed plugin", &plugin.driver()]);
     }

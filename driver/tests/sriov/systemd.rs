@@ -65,7 +65,7 @@ fn number(unit: &str, name: &str) -> u64 {
 }
 
 fn journal() -> String {
-    let words = ["--no-pager", "--lines", "60", "--output", "short-monotonic", "--unit", UNIT];
+    let words = ["--no-pager", "--lines", "200", "--output", "short-monotonic", "--unit", UNIT];
     let words = [&words[..], &["--unit", "docker.service"]].concat();
     command::attempt("journalctl", &words).unwrap_or_else(|complaint| complaint)
 }
@@ -109,13 +109,13 @@ fn it_serves_once_it_is_installed() {
         assert_eq!(property(unit, "ActiveState"), "active", "{}", journal());
         assert_eq!(systemctl(&["is-enabled", unit]), "enabled");
     }
-    // It has told systemd itself that it is ready, and is watched.
+    // It has told systemd itself that it is ready.
     assert_eq!(property(UNIT, "SubState"), "running");
     assert_eq!(property(UNIT, "NotifyAccess"), "main");
-    assert_ne!(property(UNIT, "WatchdogTimestampMonotonic"), "0");
     let mode = host.driver.socket.metadata().unwrap().permissions().mode();
     assert_eq!(mode & 0o7777, 0o600);
-    assert_eq!(command::run("systemd-analyze", &["verify", UNIT, SOCKET]), "");
+    let verify = format!("systemd-analyze verify {UNIT} {SOCKET} 2>&1 | grep docker-passthrough || true");
+    assert_eq!(command::run("sh", &["-c", &verify]), "");
     let mut doctor = host.driver.command("doctor");
     let answer = doctor.arg("--json").output().unwrap();
     let findings: Vec<Value> = serde_json::from_slice(&answer.stdout).unwrap();
@@ -188,7 +188,6 @@ fn what_a_tenant_did_is_undone() {
     ] {
         tenant.sh(line);
     }
-    // Nobody takes leave: the namespace dies, and the kernel sends the VF home as it is.
     tenant.docker(&["kill"]);
     drop(tenant);
     settle();
@@ -216,14 +215,14 @@ fn killed_hung_and_upgraded() {
     segment.ping(&address(&tenant), 1);
     drop_in("watchdog", "[Service]\nWatchdogSec=5\n");
     systemctl(&["restart", UNIT]);
-    let ways: [(&str, &dyn Fn()); 3] = [
-        ("killed", &|| drop(systemctl(&["kill", "--signal", "KILL", UNIT]))),
+    let ways: [(&str, u64, &dyn Fn()); 3] = [
+        ("killed", 1, &|| drop(systemctl(&["kill", "--signal", "KILL", UNIT]))),
         // Systemd sees that it does not answer.
-        ("hung", &|| drop(systemctl(&["kill", "--signal", "STOP", UNIT]))),
-        ("upgraded", &|| drop(dpkg("--install", PACKAGE))),
+        ("hung", 1, &|| drop(systemctl(&["kill", "--signal", "STOP", UNIT]))),
+        ("upgraded", 0, &|| drop(dpkg("--install", PACKAGE))),
     ];
-    for (how, end) in ways {
-        let (before, icmp) = (number(UNIT, "MainPID"), host.icmp());
+    for (how, restarts, end) in ways {
+        let (before, icmp, already) = (number(UNIT, "MainPID"), host.icmp(), number(UNIT, "NRestarts"));
         // Each message is counted, whoever runs meanwhile.
         let gateway = segment.gateway();
         tenant.sh("rm -f /tmp/done");
@@ -234,8 +233,11 @@ fn killed_hung_and_upgraded() {
         let now = host.icmp();
         assert_eq!((now.0 - icmp.0, now.1 - icmp.1), (300, 300), "{how}: {}", journal());
         assert_eq!(host.driver.stats().len(), 1);
+        // By systemd itself; what an upgrade starts is counted from 0.
+        let restarted = number(UNIT, "NRestarts");
+        assert_eq!(restarted, if restarts == 0 { 0 } else { already + restarts }, "{how}: {}", journal());
     }
-    assert_eq!(property(UNIT, "Result"), "success");
+    assert!(journal().contains("Watchdog timeout"), "{}", journal());
     drop(tenant);
     network.remove();
     settle();
@@ -271,10 +273,13 @@ fn stopped_started_and_killed_with_the_engine() {
     }
     settle();
     vfs.assert_as_before();
+    let ended = number(UNIT, "InactiveEnterTimestampMonotonic");
     // And as at a boot.
     systemctl(&["isolate", "--no-block", "graphical.target"]);
     eventually_within(3 * PATIENCE, "the engine starts", || host.engine.attempt(&["version"]));
+    serves_after(0);
     let (ready, start) = ("ActiveEnterTimestampMonotonic", "ExecMainStartTimestampMonotonic");
+    assert!(number(UNIT, ready) > ended, "it has not ended");
     assert!(number(UNIT, ready) <= number("docker.service", start), "the engine came first\n{}", journal());
     runs(&tenant);
     // The engine dies, and its containers with it or not: they are had again.

@@ -185,17 +185,23 @@ impl<'a> Plugin<'a> {
         Path::new("/run/docker/plugins").join(self.id()).join("passthrough.sock")
     }
 
-    /// What the host's `doctor` finds of a check, if it is told of the plugin or not: status, findings and mend.
+    /// What the host's `doctor --json` says, if it is told of the plugin or not.
     #[track_caller]
-    pub fn doctor(&self, is_told: bool, check: &str) -> (String, String) {
+    pub fn doctor(&self, is_told: bool) -> String {
         let mut doctor =
             command::prepared(BINARY, &["doctor", "--json", "--docker-host", &self.engine.host()]);
         doctor.arg("--bpffs").arg(&self.bpffs);
         if is_told {
             doctor.arg("--state-dir").arg(self.state_dir()).arg("--socket").arg(self.socket());
         }
-        let said = doctor.output().expect("doctor").stdout;
-        let findings: Vec<Value> = serde_json::from_slice(&said).expect("what doctor --json says");
+        String::from_utf8(doctor.output().expect("doctor").stdout).expect("text")
+    }
+
+    /// How one check comes out, and what is found and what would mend it.
+    #[track_caller]
+    pub fn finding(&self, is_told: bool, check: &str) -> (String, String) {
+        let findings = self.doctor(is_told);
+        let findings: Vec<Value> = serde_json::from_str(&findings).expect("what doctor --json says");
         let found: Vec<_> = findings.iter().filter(|finding| finding["check"] == check).collect();
         let [one] = found[..] else { panic!("{} findings of {check}: {findings:#?}", found.len()) };
         (text(&one["status"]), format!("{}; {}", text(&one["found"]), text(&one["mend"])))

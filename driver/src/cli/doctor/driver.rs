@@ -100,8 +100,11 @@ fn socket(patient: &Patient) -> Finding {
         Ok(()) => ok("driver", format!("answers at {path}")),
         Err(silence) => {
             let managed = patient.engine.as_ref().ok().and_then(|engine| engine.managed.first());
+            let other = managed.filter(|plugin| plugin.socket != patient.socket);
             let mend = match silence {
-                Silence::Absent => managed.map_or_else(|| start.to_owned(), look_at),
+                Silence::Absent => {
+                    other.map_or_else(|| start.into(), |plugin| format!("{start}; or, {}", look_at(plugin)))
+                }
                 Silence::Stale => format!("{start}; it replaces the socket"),
                 Silence::Hangs => "its log says what it is busy with; else end it, and start it again".into(),
                 Silence::NoSocket | Silence::Other(_) => {

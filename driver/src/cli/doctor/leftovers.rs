@@ -7,7 +7,7 @@ use crate::{
     device::Rtnl,
     docker::Docker,
     report::Report,
-    state::{Endpoint, EndpointId, NetworkId, State},
+    state::{Endpoint, EndpointId, NetworkId, State, store},
 };
 
 /// An engine that has just asked for an endpoint may not list it yet.
@@ -21,8 +21,14 @@ pub async fn checks(patient: &Patient) -> Vec<Finding> {
     let state = patient.remembered();
     let mut findings = limbo(patient).await;
     findings.extend(refused(&state));
-    findings.extend(pins(patient, &state));
-    findings.extend(strays(patient, &state).await);
+    match known(patient) {
+        Ok(known) => {
+            findings.extend(pins(patient, &known));
+            findings.extend(strays(patient, &known).await);
+        }
+        // Where a file can't be read, nobody knows what is remembered. That is said elsewhere.
+        Err(failure) => tracing::debug!(%failure, "reading what is remembered"),
+    }
     if findings.is_empty() {
         findings.push(ok("leftovers", "none"));
     }
@@ -89,15 +95,22 @@ fn refused(state: &State) -> Vec<Finding> {
     warnings.map(|(who, text)| warning("refused default", format!("{who}: {text}"), mend)).collect()
 }
 
+/// What the driver that is looked at remembers, and the engine's managed plugins, whose pins are in the same place.
+fn known(patient: &Patient) -> Result<Vec<State>, String> {
+    let own = patient.state.as_ref().map_err(ToString::to_string)?;
+    let managed = patient.engine.iter().flat_map(|engine| &engine.managed);
+    let states = managed.map(|plugin| store::read(&plugin.state_dir).map_err(|failure| failure.to_string()));
+    std::iter::once(Ok(own.clone())).chain(states).collect()
+}
+
 /// Counters of endpoints that nobody remembers.
-fn pins(patient: &Patient, state: &State) -> Vec<Finding> {
+fn pins(patient: &Patient, known: &[State]) -> Vec<Finding> {
     let bpffs = &patient.global.bpffs;
     let ids = match counters::endpoints(bpffs) {
         Ok(ids) => ids,
         Err(failure) => return vec![error("pins", failure.to_string(), "run this as root")],
     };
-    // Where the file can't be read, nobody knows what is remembered.
-    let unknown = ids.into_iter().filter(|id| patient.state.is_ok() && !state.knows(id));
+    let unknown = ids.into_iter().filter(|id| !known.iter().any(|state| state.knows(id)));
     unknown
         .map(|id| {
             let folder = bpffs.join(id.as_str());
@@ -117,13 +130,13 @@ fn pins(patient: &Patient, state: &State) -> Vec<Finding> {
 }
 
 /// Netdevs on the host with our tag, of endpoints that nobody remembers.
-async fn strays(patient: &Patient, state: &State) -> Vec<Finding> {
+async fn strays(patient: &Patient, known: &[State]) -> Vec<Finding> {
     let Ok(rtnl) = Rtnl::new() else { return Vec::new() };
     let links = rtnl.links().await.unwrap_or_default();
     let tag = format!("docker-passthrough {} ", patient.global.name);
     let strays = links.into_iter().filter_map(|link| {
         let id: EndpointId = link.alias.strip_prefix(&tag)?.split(' ').next()?.parse().ok()?;
-        (patient.state.is_ok() && !state.knows(&id)).then(|| {
+        (!known.iter().any(|state| state.knows(&id))).then(|| {
             let found =
                 format!("{} carries the tag of endpoint {}, which nobody remembers", link.name, id.short());
             warning("stray netdev", found, "restart the driver: it makes the netdev usable again")

@@ -174,6 +174,10 @@ fn sandboxes(driver: Process, patient: &Patient) -> Option<Finding> {
 }
 
 fn state(driver: Process, patient: &Patient) -> Option<Finding> {
+    if patient.managed().is_some() {
+        // The engine keeps a plugin's, and the host has it elsewhere than the plugin.
+        return None;
+    }
     let folder = patient.global.state_dir.display();
     driver.mount(&patient.global.state_dir)?.is_root().then(|| {
         error(

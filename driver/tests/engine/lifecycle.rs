@@ -1,10 +1,11 @@
 //! The ways a container starts and ends.
-use std::thread;
+use std::{collections::BTreeSet, thread};
 
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use serde_json::Value;
 
 use crate::support::{
     assert_names, command,
@@ -12,6 +13,7 @@ use crate::support::{
     docker::Engine,
     driver::{Driver, Stats},
     eventually,
+    look::text,
     nic::{Nic, Traffic},
     trials,
 };
@@ -27,6 +29,7 @@ trials![
     started_at_once,
     failed_start_gives_the_device_back,
     device_that_was_up_is_up_again,
+    names_of_many_networks,
 ];
 
 fn stopped_and_started() {
@@ -239,5 +242,27 @@ fn device_that_was_up_is_up_again() {
     nic.ping(&nic.near4(200), 2);
     drop(container);
     network.remove();
+    driver.finish();
+}
+
+/// So many that the engine is asked for all of them at once.
+fn names_of_many_networks() {
+    let engine = Engine::shared();
+    let (driver, nics) = (Driver::start_beside(&engine.host()), [(); 18].map(|()| Nic::new()));
+    let networks: Vec<_> = nics.iter().map(|nic| Network::create(engine, &driver, nic, &[])).collect();
+    let (first, last) = (&networks[0], &networks[17]);
+    let container = first.run("busy", &[]);
+    engine.docker(&["network", "connect", &last.name, &container.name]);
+    let id = engine.docker(&["inspect", "-f", "{{.Id}}", &container.name]);
+    let mut found: Vec<_> = driver.stats_json();
+    found.retain(|one| one["container"] == container.name.as_str() && one["container_id"] == id.as_str());
+    let of: BTreeSet<_> = found.iter().map(|one| text(&one["network"])).collect();
+    assert_eq!(of, BTreeSet::from([first.name.clone(), last.name.clone()]), "{found:#?}");
+    let listed = command::finish("ls", driver.command("ls").arg("--json")).unwrap();
+    let listed: Vec<Value> = serde_json::from_str(&listed).unwrap();
+    let listed: BTreeSet<_> = listed.iter().map(|one| text(&one["network"])).collect();
+    assert_eq!(listed, networks.iter().map(|network| network.name.clone()).collect());
+    drop(container);
+    networks.into_iter().for_each(Network::remove);
     driver.finish();
 }

@@ -4,12 +4,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::build;
 use crate::process::{self, command};
 use crate::step::{note, say};
-use crate::workspace;
+use crate::{build, notices, workspace};
 
-/// Builds it optimized, and lays it out: binary, licence, man pages, completions.
+/// Builds it optimized, and lays it out: binary, licences, man pages, completions.
 pub fn run() -> Result<()> {
     let binary = build::driver(true)?;
     let folder = workspace::target("dist");
@@ -22,6 +21,7 @@ pub fn run() -> Result<()> {
     for file in ["LICENSE", "README.md", "CHANGELOG.md"] {
         copy(&workspace::root().join(file), &folder.join(file))?;
     }
+    copy(&notices::write()?, &folder.join("third-party.txt"))?;
     process::text(command(&program).arg("generate").arg(&folder))?;
     say(&format!("{}: to install it, as root:", folder.display()));
     for line in [

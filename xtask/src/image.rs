@@ -2,13 +2,15 @@
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::process::{self, command};
 use crate::step::note;
 use crate::{build, notices, workspace};
 
 const LIMIT: Duration = Duration::from_mins(5);
+/// What is promised of the image.
+const MAX_SIZE: u64 = 30 << 20;
 
 /// Packs the driver as an image.
 pub fn make(tag: &str) -> Result<()> {
@@ -18,6 +20,7 @@ pub fn make(tag: &str) -> Result<()> {
     make.arg(driver).arg(tag).arg(&archive).env("NOTICES", notices::write()?);
     process::step(&format!("Packing the image {tag}"), &mut make, LIMIT)?;
     let size = fs::metadata(&archive).with_context(|| archive.display().to_string())?.len();
+    ensure!(size <= MAX_SIZE, "{}: {} MiB, more than {}", archive.display(), size >> 20, MAX_SIZE >> 20);
     note(&format!("{} MiB; docker load --input {}", size >> 20, archive.display()));
     Ok(())
 }

@@ -192,20 +192,22 @@ impl Driver {
         tracing::info!(
             "this kernel has no TCX: counting by clsact, which is put back where a container removes it"
         );
+        // What is looking ends with it.
+        let mut looks = HashMap::new();
         loop {
             let failed = match Events::listen() {
-                Ok(events) => self.keep_by(&events).await,
+                Ok(events) => self.keep_by(&events, &mut looks).await,
                 Err(error) => error,
             };
             tracing::error!(error = %failed, "listening for changes in containers");
-            self.tend(self.filtered.all(), &mut HashMap::new());
+            looks.retain(|id, _| self.filtered.network(id).is_some());
+            self.tend(self.filtered.all(), &mut looks);
             sleep(LOOK).await;
         }
     }
 
     /// Ends with what went wrong.
-    async fn keep_by(self: &Arc<Self>, events: &Events) -> io::Error {
-        let mut looks = HashMap::new();
+    async fn keep_by(self: &Arc<Self>, events: &Events, looks: &mut HashMap<EndpointId, Look>) -> io::Error {
         let mut reads = Turns::new(READ_IN_A_ROW, READ);
         let (mut tick, mut missed) = (interval(LOOK), false);
         let mut again = interval(MISSED);
@@ -216,7 +218,7 @@ impl Driver {
             let due = tokio::select! {
                 changed = events.next() => {
                     match changed {
-                        Ok(Changed::Netdevs(netdevs)) => self.tend(self.filtered.touched(&netdevs), &mut looks),
+                        Ok(Changed::Netdevs(netdevs)) => self.tend(self.filtered.touched(&netdevs), looks),
                         Ok(Changed::Anything) => missed = true,
                         Err(error) => return error,
                     }
@@ -233,7 +235,7 @@ impl Driver {
                     self.filtered.all()
                 }
             };
-            self.tend(due, &mut looks);
+            self.tend(due, looks);
         }
     }
 

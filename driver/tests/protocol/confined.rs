@@ -73,7 +73,9 @@ fn hide(container: &Container) -> Background {
 }
 
 fn no_capability_is_too_many() {
-    let capabilities = confined::capabilities();
+    // Without TCX this one is needed: `sriov-6.1 clsact::with_the_units_rights_and_without_hearing`.
+    let mut capabilities = confined::capabilities();
+    capabilities.retain(|name| name != "net_broadcast");
     for (which, missing) in capabilities.iter().enumerate() {
         let mut others = capabilities.clone();
         others.remove(which);

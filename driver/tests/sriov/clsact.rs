@@ -15,7 +15,7 @@ use nix::{
 use serde_json::Value;
 
 use crate::support::{
-    command,
+    command, confined,
     docker::Engine,
     driver::Driver,
     eventually,
@@ -40,6 +40,7 @@ trials![
     taken_off_in_a_loop,
     a_whole_netdev_is_counted_by_xdp_and_clsact,
     died_while_nobody_looked,
+    with_the_units_rights_and_without_hearing,
 ];
 
 /// The directions of a qdisc.
@@ -396,5 +397,31 @@ fn died_while_nobody_looked() {
     drop(container);
     network.remove();
     driver.finish();
+    vfs.assert_as_before();
+}
+
+/// As its systemd unit has it, and with less: the kernel does not tell it what containers do, and it looks by itself.
+fn with_the_units_rights_and_without_hearing() {
+    let bench = bench();
+    let vfs = bench.with_vfs();
+    let side = Segment::new(bench, 100);
+    let all = confined::capabilities();
+    let deaf: Vec<_> = all.iter().filter(|name| *name != "net_broadcast").cloned().collect();
+    assert_eq!(deaf.len() + 1, all.len());
+    for (rights, hears) in [(&all, true), (&deaf, false)] {
+        let driver = Driver::without_engine();
+        driver.serve_confined(rights);
+        let network = Network::create(&driver, vfs.pf, &[("vlan", "100")]);
+        let tenant = network.start(&Wish::default());
+        let talk = Talk::new(&driver, &tenant, &side);
+        tc(&tenant.place(), &["qdisc del dev eth0 clsact"]);
+        await_counted(&tenant.place());
+        talk.assert_counted();
+        let complains = driver.log().contains("listening for changes in containers");
+        assert_eq!(complains, !hears, "{}", driver.log());
+        tenant.stop();
+        network.remove();
+        driver.finish();
+    }
     vfs.assert_as_before();
 }

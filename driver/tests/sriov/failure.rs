@@ -1,5 +1,14 @@
 //! The driver, the engine or the hardware goes away under running containers.
-use crate::support::{assert_names, docker::Engine, driver::Driver, eventually, trials};
+use std::fs;
+
+use crate::support::{
+    assert_names,
+    docker::Engine,
+    driver::Driver,
+    eventually,
+    look::{Look, Place},
+    trials,
+};
 
 use super::{
     bench::{Segment, bench},
@@ -12,6 +21,8 @@ trials![
     engine_killed_under_running_containers,
     containers_that_vanished_give_way,
     vfs_taken_away_under_a_running_container,
+    vfs_of_the_driver_that_are_taken_away_are_made_again,
+    lost_state_leaves_no_tenants_settings,
 ];
 
 fn driver_killed_under_running_containers() {
@@ -142,4 +153,47 @@ fn vfs_taken_away_under_a_running_container() {
     driver.finish();
     // They are not those of before: fresh ones for whoever comes next.
     vfs.pf.set_count(0);
+}
+
+fn vfs_of_the_driver_that_are_taken_away_are_made_again() {
+    let bench = bench();
+    let vfs = bench.without_vfs();
+    let driver = Driver::start();
+    let side = Segment::new(bench, 100);
+    let network = Network::create(&driver, vfs.pf, &[("vlan", "100"), ("vfs", "2")]);
+    assert_eq!(vfs.pf.count(), 2);
+    vfs.pf.set_count(0);
+    let tenant = network.start(&Wish::default());
+    assert_eq!(vfs.pf.count(), 2);
+    tenant.address(&side.host(2));
+    side.ping(&side.host(2), 2);
+    tenant.stop();
+    network.remove();
+    driver.finish();
+    vfs.assert_as_before();
+}
+
+fn lost_state_leaves_no_tenants_settings() {
+    let bench = bench();
+    let vfs = bench.with_vfs();
+    let driver = Driver::start();
+    let options = [("vlan", "100"), ("max_tx_rate", "300"), ("privileged", "1")];
+    let network = Network::create(&driver, vfs.pf, &options);
+    let tenant = network.start(&Wish::default());
+    let vf = tenant.vf;
+    let has_vlan = || vfs.pf.row(vf)["vlan_list"][0]["vlan"] == 100;
+    assert!(has_vlan());
+    driver.kill();
+    fs::remove_file(driver.state_dir.join("state.json")).unwrap();
+    // Its container ends. What the VF was like is known by nobody but its tag.
+    drop(tenant);
+    driver.serve();
+    eventually("the tenant's settings are off", || if has_vlan() { Err(driver.log()) } else { Ok(()) });
+    eventually("its tag is off", || {
+        let netdev = vfs.pf.netdev(vf).ok_or("no netdev")?;
+        let look = Look::at(&Place::Host, &netdev).ok_or("gone")?;
+        look.alias.map_or(Ok(()), Err)
+    });
+    vfs.assert_as_before();
+    driver.finish();
 }

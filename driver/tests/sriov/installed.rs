@@ -1,8 +1,12 @@
 //! The driver run by the engine that it serves, on VFs: as a privileged container, and as a plugin for Swarm.
+use std::fs;
+
+use serde_json::Value;
+
 use crate::support::{
     PATIENCE, command,
     docker::{Engine, IMAGE},
-    driver::Stats,
+    driver::{Driver, Stats},
     eventually_within,
     packed::{Packed, Plugin},
     trials,
@@ -13,7 +17,7 @@ use super::{
     docker::{DockerNetwork, address},
 };
 
-trials![as_a_privileged_container, as_a_plugin_under_swarm];
+trials![as_a_privileged_container, as_a_plugin_under_swarm, a_network_of_the_original_is_taken_over];
 
 fn as_a_privileged_container() {
     let bench = bench();
@@ -109,5 +113,37 @@ fn as_a_plugin_under_swarm() {
     engine.docker(&["network", "rm", "node"]);
     engine.docker(&["swarm", "leave", "--force"]);
     drop(plugin);
+    vfs.assert_as_before();
+}
+
+fn a_network_of_the_original_is_taken_over() {
+    let (bench, engine) = (bench(), Engine::shared());
+    let vfs = bench.with_vfs();
+    let driver = Driver::start_beside(&engine.host());
+    let segment = Segment::new(bench, 100);
+    let network = DockerNetwork::create(engine, &driver, vfs.pf, &segment, &["mode=sriov"]);
+    let original = driver.state_dir.parent().unwrap().join("original").join(network.id());
+    fs::create_dir_all(&original).unwrap();
+    // As the original wrote it.
+    let (pf, gateway) = (&vfs.pf.name, segment.gateway());
+    let config = format!(
+        r#"{{"Version":0,"Netdevice":"{pf}","Mode":"sriov","Subnet":"","Gateway":"{gateway}/24","vlan":100,"Privileged":false}}"#
+    );
+    fs::write(original.join("config.json"), config).unwrap();
+    driver.terminate();
+    fs::remove_file(driver.state_dir.join("state.json")).unwrap();
+    let mut import = driver.command("import");
+    import.arg(original.parent().unwrap()).args(["--json", "--apply"]);
+    let rows = command::finish("import", &mut import).unwrap();
+    let rows: Vec<Value> = serde_json::from_str(&rows).unwrap();
+    assert!(rows.len() == 1 && rows[0]["status"] == "imported", "{rows:#?}");
+    driver.serve();
+    let tenant = network.run("tenant", &[]);
+    segment.ping(&address(&tenant), 3);
+    assert_eq!(vfs.pf.row(0)["vlan_list"][0]["vlan"], 100);
+    assert!(driver.stats()[0].traffic().rx_packets >= 3);
+    drop(tenant);
+    network.remove();
+    driver.finish();
     vfs.assert_as_before();
 }

@@ -35,7 +35,7 @@ fn binary() -> String {
 }
 
 /// What it takes if it is not privileged.
-pub const CAPABILITIES: [&str; 3] = ["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"];
+pub const CAPABILITIES: [&str; 4] = ["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "NET_BROADCAST"];
 
 /// A script in `contrib/`.
 pub fn script(name: &str) -> String {

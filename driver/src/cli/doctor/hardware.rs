@@ -93,11 +93,19 @@ fn judge(pf: &PfReport, used: usize) -> Finding {
     let count = pf.vfs.len();
     let found = format!("{count} of {} VFs enabled, {} free{holders}", pf.total_vfs, count - held.len());
     if used > 0 && count == 0 {
-        let mend = "the next container's start enables them; by hand: sriov_numvfs in sysfs";
+        let mend = if pf.enabled_by_driver {
+            "the next container's start enables them"
+        } else {
+            "they were made by hand: make them again, in sriov_numvfs in sysfs"
+        };
         return warning(check, found, mend);
     }
     if used > 0 && held.len() == count {
-        let mend = format!("end a container, or enable more VFs: up to {}", pf.total_vfs);
+        let mend = if count < usize::try_from(pf.total_vfs).unwrap_or(count) {
+            "end a container; more VFs can be made only once all of them are taken away, and no container has one"
+        } else {
+            "end a container"
+        };
         return warning(check, found, mend);
     }
     ok(check, found)

@@ -3,6 +3,7 @@ use std::{fs, io};
 
 use super::{Finding, Patient, error, ok, warning};
 use crate::{
+    counters,
     device::netns::{self, NetNs},
     state::Endpoint,
 };
@@ -14,7 +15,7 @@ const NEEDED: [(u32, &str, &str); 2] = [
 ];
 const HELPFUL: [(u32, &str, &str); 2] = [
     (19, "SYS_PTRACE", "netdevs are found in namespaces that only a process holds"),
-    (1, "DAC_OVERRIDE", "files of other users are read"),
+    (11, "NET_BROADCAST", "counters that a container takes off come back at once"),
 ];
 
 pub async fn checks(patient: &Patient) -> Vec<Finding> {
@@ -31,7 +32,7 @@ fn capabilities(driver: Option<i32>) -> Finding {
         Ok(text) => text,
         Err(failure) => return error("capabilities", format!("{status}: {failure}"), "run this as root"),
     };
-    judge(&whose, effective(&text))
+    judge(&whose, effective(&text), counters::has_tcx())
 }
 
 fn effective(status: &str) -> u64 {
@@ -39,13 +40,15 @@ fn effective(status: &str) -> u64 {
     line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
 }
 
-fn judge(whose: &str, effective: u64) -> Finding {
+/// Where there is TCX, no container takes counters off.
+fn judge(whose: &str, effective: u64, has_tcx: bool) -> Finding {
+    let helpful = if has_tcx { &HELPFUL[..1] } else { &HELPFUL };
     let missing = |of: &[(u32, &str, &str)]| {
         let missing = of.iter().filter(|(number, ..)| effective & 1 << number == 0);
         missing.map(|(_, name, purpose)| format!("{name} ({purpose})")).collect::<Vec<_>>().join(", ")
     };
     let mend = "run it as root, with AmbientCapabilities or cap_add for what is missing";
-    match (missing(&NEEDED), missing(&HELPFUL)) {
+    match (missing(&NEEDED), missing(helpful)) {
         (needed, _) if !needed.is_empty() => error("capabilities", format!("{whose} lacks {needed}"), mend),
         (_, helpful) if !helpful.is_empty() => {
             warning("capabilities", format!("{whose} lacks {helpful}"), mend)
@@ -89,11 +92,13 @@ mod tests {
     #[test]
     fn capabilities_are_read_by_number() {
         let all = effective("Name:\tx\nCapInh:\t0000000000000000\nCapEff:\t000001ffffffffff\n");
-        assert_eq!(judge("it", all).status, Status::Ok);
-        let less = judge("it", all & !(1 << 12));
+        assert_eq!(judge("it", all, false).status, Status::Ok);
+        let less = judge("it", all & !(1 << 12), true);
         assert_eq!(less.status, Status::Error);
         assert!(less.found.contains("NET_ADMIN") && !less.found.contains("SYS_ADMIN"), "{less:?}");
-        assert_eq!(judge("it", all & !(1 << 19)).status, Status::Warning);
-        assert_eq!(judge("it", effective("")).status, Status::Error);
+        assert_eq!(judge("it", all & !(1 << 19), true).status, Status::Warning);
+        let deaf = all & !(1 << 11);
+        assert_eq!([true, false].map(|tcx| judge("it", deaf, tcx).status), [Status::Ok, Status::Warning]);
+        assert_eq!(judge("it", effective(""), true).status, Status::Error);
     }
 }

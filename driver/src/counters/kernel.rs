@@ -13,6 +13,7 @@ use std::{
 };
 
 use nix::libc;
+use zerocopy::IntoBytes;
 
 /// `enum bpf_attach_type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,12 +51,13 @@ pub(super) enum Command {
     LinkDetach = 34,
 }
 
-/// A command's part of `union bpf_attr`; the kernel takes what is missing at its end as zero.
+/// A command's part of `union bpf_attr`; the kernel takes what is missing at its end as zero. Without padding, as
+/// [`IntoBytes`] sees to: what happens to be in that, an older kernel refuses.
 ///
 /// # Safety
-/// Laid out as the kernel has it for this command, without padding; pointers in it are valid for what
+/// Laid out as the kernel has it for this command; pointers in it are valid for what
 /// the kernel reads and writes through them.
-pub(super) unsafe trait Attr {}
+pub(super) unsafe trait Attr: IntoBytes {}
 
 pub(super) fn bpf<A: Attr>(command: Command, attr: &mut A) -> io::Result<RawFd> {
     // SAFETY: `Attr` promises that the kernel finds what it expects, and the size tells where it ends.
@@ -78,6 +80,7 @@ pub(super) fn address<T>(of: *const T) -> u64 {
     of.expose_provenance() as u64
 }
 
+#[derive(IntoBytes)]
 #[repr(C)]
 struct ObjAttr {
     pathname: u64,
@@ -130,6 +133,7 @@ pub(super) fn raw(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd() as u32
 }
 
+#[derive(IntoBytes)]
 #[repr(C)]
 struct LinkCreateAttr {
     program: u32,
@@ -163,6 +167,7 @@ pub(super) fn link(program: BorrowedFd<'_>, ifindex: u32, to: AttachType) -> io:
     bpf_fd(Command::LinkCreate, &mut attr)
 }
 
+#[derive(IntoBytes)]
 #[repr(C)]
 struct LinkUpdateAttr {
     link: u32,
@@ -179,6 +184,7 @@ pub(super) fn replace(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Resu
     bpf(Command::LinkUpdate, &mut attr).map(drop)
 }
 
+#[derive(IntoBytes)]
 #[repr(C)]
 struct LinkDetachAttr {
     link: u32,
@@ -191,6 +197,7 @@ pub(super) fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
     bpf(Command::LinkDetach, &mut LinkDetachAttr { link: raw(link) }).map(drop)
 }
 
+#[derive(IntoBytes)]
 #[repr(C)]
 struct IdAttr {
     id: u32,
@@ -200,6 +207,7 @@ struct IdAttr {
 // SAFETY: BPF_*_GET_FD_BY_ID; no pointers.
 unsafe impl Attr for IdAttr {}
 
+#[derive(IntoBytes)]
 #[repr(C)]
 struct InfoAttr {
     fd: u32,
@@ -280,6 +288,7 @@ pub(super) fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
     Ok(of)
 }
 
+#[derive(IntoBytes)]
 #[repr(C)]
 struct BtfLoadAttr {
     btf: u64,
@@ -287,6 +296,7 @@ struct BtfLoadAttr {
     size: u32,
     log_size: u32,
     log_level: u32,
+    padding: u32,
 }
 // SAFETY: BPF_BTF_LOAD; the kernel reads `size` bytes, and is given no room for a log.
 unsafe impl Attr for BtfLoadAttr {}
@@ -294,10 +304,12 @@ unsafe impl Attr for BtfLoadAttr {}
 /// Has the kernel read an object's types.
 pub(super) fn load_btf(btf: &[u8]) -> io::Result<OwnedFd> {
     let size = u32::try_from(btf.len()).map_err(io::Error::other)?;
-    let mut attr = BtfLoadAttr { btf: address(btf.as_ptr()), log: 0, size, log_size: 0, log_level: 0 };
+    let btf = address(btf.as_ptr());
+    let mut attr = BtfLoadAttr { btf, log: 0, size, log_size: 0, log_level: 0, padding: 0 };
     bpf_fd(Command::BtfLoad, &mut attr)
 }
 
+#[derive(IntoBytes)]
 #[repr(C)]
 struct LookupAttr {
     map: u32,
@@ -309,6 +321,7 @@ struct LookupAttr {
 // SAFETY: BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM; used by `first_entry` and `set_for_good` alone.
 unsafe impl Attr for LookupAttr {}
 
+#[derive(IntoBytes)]
 #[repr(C)]
 struct FreezeAttr {
     map: u32,

@@ -8,9 +8,11 @@ use std::{
 
 use aya_obj::generated::bpf_insn;
 use nix::libc;
+use zerocopy::IntoBytes;
 
 use super::kernel::{AttachType, Attr, Command, address, bpf_fd, raw};
 
+#[derive(IntoBytes)]
 #[repr(C)]
 struct ProgLoadAttr {
     kind: u32,

@@ -7,6 +7,7 @@ use std::{
 };
 
 use nix::libc;
+use zerocopy::IntoBytes;
 
 use super::{
     Error, Result,
@@ -84,6 +85,7 @@ fn found(ifindex: u32, hook: AttachType) -> Result<Vec<Chained>> {
     }
 }
 
+#[derive(IntoBytes)]
 #[repr(C)]
 struct DetachAttr {
     ifindex: u32,
@@ -111,6 +113,7 @@ fn detach_program(program: BorrowedFd<'_>, ifindex: u32, from: AttachType) -> io
     bpf(Command::ProgDetach, &mut attr).map(drop)
 }
 
+#[derive(IntoBytes)]
 #[repr(C)]
 struct QueryAttr {
     ifindex: u32,

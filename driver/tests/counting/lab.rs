@@ -65,6 +65,8 @@ impl Netns {
                 fs::write(format!("{folder}/disable_ipv6"), if ipv6 { "0" } else { "1" }).unwrap();
                 fs::write(format!("{folder}/router_solicitations"), "0").unwrap();
             }
+            // An engine on the host has it on, and new namespaces with it.
+            fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
         });
         netns
     }

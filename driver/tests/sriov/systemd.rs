@@ -7,7 +7,7 @@ use crate::support::{PATIENCE, command, container::Container, docker::Engine, dr
 use crate::support::{eventually, eventually_within, trials};
 
 use super::{
-    bench::{Segment, bench},
+    bench::{Bench, Segment, Vfs, bench},
     docker::{DockerNetwork, address},
 };
 
@@ -149,13 +149,18 @@ fn settle() {
     command::run("udevadm", &["settle", "--timeout", "60"]);
 }
 
+/// The PF with all of its VFs, as udev has named them.
+fn with_vfs(bench: &Bench) -> Vfs<'_> {
+    let mut vfs = bench.with_vfs();
+    settle();
+    vfs.settle();
+    vfs
+}
+
 fn a_whole_netdev_there_and_back() {
     let (host, bench) = (host(), bench());
-    let vfs = bench.with_vfs();
-    settle();
+    let vfs = with_vfs(bench);
     let netdev = vfs.pf.netdev(2).unwrap();
-    let mut vfs = vfs;
-    vfs.settle();
     let segment = Segment::new(bench, 0);
     let network = DockerNetwork::over(&host.engine, &host.driver, &netdev, &segment, &[]).unwrap();
     for _ in 0..2 {
@@ -172,9 +177,7 @@ fn a_whole_netdev_there_and_back() {
 
 fn what_a_tenant_did_is_undone() {
     let (host, bench) = (host(), bench());
-    let mut vfs = bench.with_vfs();
-    settle();
-    vfs.settle();
+    let vfs = with_vfs(bench);
     let segment = Segment::new(bench, 100);
     let network = DockerNetwork::create(&host.engine, &host.driver, vfs.pf, &segment, &[]);
     let tenant = network.run("tenant", &["--cap-add", "NET_ADMIN"]);
@@ -205,9 +208,7 @@ fn what_a_tenant_did_is_undone() {
 
 fn killed_hung_and_upgraded() {
     let (host, bench) = (host(), bench());
-    let mut vfs = bench.with_vfs();
-    settle();
-    vfs.settle();
+    let vfs = with_vfs(bench);
     let segment = Segment::new(bench, 100);
     let options = ["counters=detailed"];
     let network = DockerNetwork::create(&host.engine, &host.driver, vfs.pf, &segment, &options);
@@ -246,9 +247,7 @@ fn killed_hung_and_upgraded() {
 
 fn stopped_started_and_killed_with_the_engine() {
     let (host, bench) = (host(), bench());
-    let mut vfs = bench.with_vfs();
-    settle();
-    vfs.settle();
+    let vfs = with_vfs(bench);
     let segment = Segment::new(bench, 100);
     let network = DockerNetwork::create(&host.engine, &host.driver, vfs.pf, &segment, &[]);
     let tenant = network.run("tenant", &["--restart", "always"]);

@@ -20,6 +20,9 @@ use crate::state::{EndpointId, NetworkId};
 
 /// An engine that is busy starting takes its time; one that hangs must not hang us.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Where engines look for drivers' sockets (Docker's docs/extend/plugin_api.md), and have those of managed plugins below.
+pub const PLUGINS: &str = "/run/docker/plugins";
+
 /// A network of 1 000 containers is about 300 KiB.
 const MAX_ANSWER: usize = 16 << 20;
 
@@ -306,7 +309,7 @@ impl Docker {
         });
         let found = all.into_iter().map(|Plugin { id, name, config, .. }| Managed {
             name,
-            socket: Path::new("/run/docker/plugins").join(&id).join(config.interface.socket),
+            socket: Path::new(PLUGINS).join(&id).join(config.interface.socket),
             state_dir: root.join("plugins").join(id).join("propagated-mount"),
         });
         Ok(found.collect())

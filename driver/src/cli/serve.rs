@@ -19,16 +19,13 @@ use super::{
 };
 use crate::{
     counters::Counters,
-    docker::Docker,
+    docker::{Docker, PLUGINS},
     http::listener::{self, Listener},
     metrics::{self, Recorder},
     network::Driver,
     plugin::{routes::Calls, server},
     state::{EndpointId, NetworkId, Store},
 };
-
-/// Where engines look for plugins (Docker's docs/extend/plugin_api.md).
-const PLUGINS: &str = "/run/docker/plugins";
 
 /// After the kernel could not tell what becomes of netdevs, it is asked to again.
 const LOOK: Duration = Duration::from_secs(10);

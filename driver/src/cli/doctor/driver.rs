@@ -13,13 +13,12 @@ use tokio::{
 };
 
 use super::{Finding, Patient, engine::look_at, error, ok, warning};
+use crate::docker::PLUGINS;
 
 /// How long a driver may take to say that it is one.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Its answer is shorter.
 const LONGEST: u64 = 64 << 10;
-/// Where engines look for sockets.
-pub const PLUGINS: &str = "/run/docker/plugins";
 
 /// Why a driver does not answer.
 #[derive(Debug, thiserror::Error)]

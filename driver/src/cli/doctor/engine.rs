@@ -2,7 +2,7 @@
 use std::path::Path;
 
 use super::{Finding, Patient, error, ok, shared, warning};
-use crate::docker::{EngineFacts, Managed};
+use crate::docker::{EngineFacts, Managed, PLUGINS};
 
 /// Versions that the driver is tested with.
 const OLDEST: (u32, u32) = (20, 10);
@@ -47,7 +47,7 @@ fn sees(engine: &EngineFacts, patient: &Patient) -> Finding {
     let managed = patient.managed();
     let name = managed.map_or(name, |plugin| &plugin.name);
     let listed = engine.network_drivers.iter().any(|driver| driver == name);
-    let seen = Path::new("/run/docker/plugins").join(format!("{name}.sock"));
+    let seen = Path::new(PLUGINS).join(format!("{name}.sock"));
     if patient.answers.is_ok() && managed.is_none() && patient.socket != seen && !named_by_file(name) {
         return error(
             check,

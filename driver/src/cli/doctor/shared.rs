@@ -6,7 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Finding, Patient, driver::PLUGINS, error, ok, warning};
+use super::{Finding, Patient, error, ok, warning};
+use crate::docker::PLUGINS;
 
 /// Where engines keep their containers' namespaces.
 const SANDBOXES: &str = "/run/docker/netns";

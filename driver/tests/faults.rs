@@ -13,12 +13,13 @@ mod faults {
     pub mod plan;
     pub mod points;
     pub mod scene;
+    pub mod twice;
     pub mod walk;
 }
 
 fn main() -> std::process::ExitCode {
-    use faults::{hang, points, walk};
+    use faults::{hang, points, twice, walk};
 
-    let trials = [hang::trials(), walk::trials(), points::trials()];
+    let trials = [hang::trials(), walk::trials(), twice::trials(), points::trials()];
     support::machine::main(trials.into_iter().flatten().collect())
 }

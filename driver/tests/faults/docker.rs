@@ -8,7 +8,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
     thread,
 };
@@ -20,6 +20,7 @@ pub struct Docker {
     path: PathBuf,
     removed: Arc<Mutex<BTreeSet<String>>>,
     empty: Arc<Mutex<BTreeSet<String>>>,
+    asked: Arc<AtomicUsize>,
 }
 
 impl Docker {
@@ -30,13 +31,29 @@ impl Docker {
         let listener = UnixListener::bind(&path).expect("a socket for Docker's API");
         let (removed, empty) = <(Arc<Mutex<_>>, Arc<Mutex<_>>)>::default();
         let known = (Arc::clone(&removed), Arc::clone(&empty));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let (removed, empty) = known.clone();
-                thread::spawn(move || answer(stream, &removed, &empty));
+                let count = Arc::clone(&count);
+                thread::spawn(move || answer(stream, &removed, &empty, &count));
             }
         });
-        Self { path, removed, empty }
+        Self { path, removed, empty, asked }
+    }
+
+    /// How often it was asked.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Nobody reaches it meanwhile.
+    pub fn away_while(&self, meanwhile: impl FnOnce()) {
+        let aside = self.path.with_extension("aside");
+        fs::rename(&self.path, &aside).expect("its socket");
+        meanwhile();
+        fs::rename(&aside, &self.path).expect("its socket");
     }
 
     /// What a driver is told.
@@ -62,7 +79,12 @@ impl Drop for Docker {
 }
 
 /// Answers one request after the other: they have no bodies.
-fn answer(mut stream: UnixStream, removed: &Mutex<BTreeSet<String>>, empty: &Mutex<BTreeSet<String>>) {
+fn answer(
+    mut stream: UnixStream,
+    removed: &Mutex<BTreeSet<String>>,
+    empty: &Mutex<BTreeSet<String>>,
+    asked: &AtomicUsize,
+) {
     let mut request = Vec::new();
     let mut byte = [0];
     while stream.read(&mut byte).is_ok_and(|read| read == 1) {
@@ -70,6 +92,7 @@ fn answer(mut stream: UnixStream, removed: &Mutex<BTreeSet<String>>, empty: &Mut
         if !request.ends_with(b"\r\n\r\n") {
             continue;
         }
+        asked.fetch_add(1, Ordering::Relaxed);
         let head = String::from_utf8_lossy(&request).into_owned();
         let id = head.split(' ').nth(1).and_then(|path| path.rsplit('/').next()).unwrap_or_default();
         let is_in = |networks: &Mutex<BTreeSet<String>>| networks.lock().is_ok_and(|ids| ids.contains(id));

@@ -21,9 +21,8 @@ trials![
     who_asks_again_after_a_late_one_gets_all_of_it
 ];
 
-/// Calls that do most, each of which is to hang at each of its points.
-const CALLS: [Call; 4] =
-    [Call::CreateNetwork, Call::CreateEndpoint, Call::DeleteMoved, Call::DeleteNetworkInUse];
+/// How many hang at the same time: each waits for 10 s, most of them doing nothing.
+const ASIDE: usize = 16;
 
 /// What all networks share: the state file. They wait, and are answered.
 fn is_shared(point: &str) -> bool {
@@ -31,17 +30,18 @@ fn is_shared(point: &str) -> bool {
 }
 
 fn other_networks_go_on() {
-    for call in CALLS {
-        let mut points = fate::points(&stage(), call);
-        points.retain(|(point, nth)| *nth == 1 && point != "call.done");
-        // Each waits for 10 s, most of them doing nothing.
-        for some in points.chunks(12) {
-            thread::scope(|scope| {
-                for (point, _) in some {
-                    scope.spawn(move || hangs(call, point));
-                }
-            });
-        }
+    let mut cases = Vec::new();
+    for call in Call::ALL {
+        let points = fate::points(&stage(), call).into_iter();
+        let points = points.filter(|(point, nth)| *nth == 1 && point != "call.done");
+        cases.extend(points.map(|(point, _)| (call, point)));
+    }
+    for some in cases.chunks(ASIDE) {
+        thread::scope(|scope| {
+            for (call, point) in some {
+                scope.spawn(|| hangs(*call, point));
+            }
+        });
     }
 }
 

@@ -81,6 +81,13 @@ impl Plan {
         fs::write(self.0.join("plan"), format!("{DEAF}{}\n", faults.join("\n"))).expect("a plan");
     }
 
+    /// What the kernel tells is heeded by a driver that starts now. Has this happen, if anything.
+    pub fn listen(&self, fault: Option<&Fault>) {
+        self.disarm();
+        let plan = fault.map(ToString::to_string).unwrap_or_default();
+        fs::write(self.0.join("plan"), plan).expect("a plan");
+    }
+
     /// Has it happen the first `times` times that the point is passed.
     pub fn arm_each(&self, point: &str, action: Action, times: usize) {
         self.arm_all((1..=times).map(|nth| Fault { point: point.to_owned(), nth, action }));

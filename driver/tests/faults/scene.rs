@@ -49,6 +49,20 @@ pub enum Call {
     DeleteNetworkInUse,
 }
 
+impl Call {
+    /// All that change anything.
+    pub const ALL: [Self; 8] = [
+        Self::CreateNetwork,
+        Self::CreateEndpoint,
+        Self::Join,
+        Self::DeleteMoved,
+        Self::DeleteUnmoved,
+        Self::DeleteAway,
+        Self::DeleteNetwork,
+        Self::DeleteNetworkInUse,
+    ];
+}
+
 /// What becomes of one call after another.
 pub struct Stage<H> {
     pub driver: Driver,
@@ -102,18 +116,20 @@ impl<H: Hardware> Stage<H> {
     /// Waits until the hardware is the host's, as it was, and nothing of an endpoint is left.
     #[track_caller]
     pub fn assert_clean(&self) {
-        eventually("the hardware is as it was, and nobody has it", || {
-            let (state, pins) = (self.on_disk(), entries(&self.driver.bpffs));
-            let mut networks = state["networks"].as_object().into_iter().flatten();
-            let endpoints = networks.any(|(_, n)| n["endpoints"].as_object().is_some_and(|e| !e.is_empty()));
-            let now = self.hardware.look();
-            if now.as_ref() == Some(&self.before) && !endpoints && pins.is_empty() {
-                Ok(())
-            } else {
-                let now = now.unwrap_or_default();
-                Err(format!("{now}\nnot {}\npins {pins:?}\n{state:#}", self.before))
-            }
-        });
+        eventually("the hardware is as it was, and nobody has it", || self.is_clean());
+    }
+
+    /// Whether it is, or what is not.
+    pub fn is_clean(&self) -> Result<(), String> {
+        let (state, pins) = (self.on_disk(), entries(&self.driver.bpffs));
+        let mut networks = state["networks"].as_object().into_iter().flatten();
+        let endpoints = networks.any(|(_, n)| n["endpoints"].as_object().is_some_and(|e| !e.is_empty()));
+        let now = self.hardware.look();
+        if now.as_ref() == Some(&self.before) && !endpoints && pins.is_empty() {
+            return Ok(());
+        }
+        let now = now.unwrap_or_default();
+        Err(format!("{now}\nnot {}\npins {pins:?}\n{state:#}", self.before))
     }
 
     /// A call that has to succeed. A machine that is busy with others may make it late: Docker's user tries
@@ -179,6 +195,15 @@ impl<'a, H: Hardware> Scene<'a, H> {
                 scene.leave();
             }
         }
+        scene
+    }
+
+    /// A new network, and a container that runs.
+    #[track_caller]
+    pub fn living(stage: &'a Stage<H>) -> Self {
+        let scene = Self::new(stage, Call::DeleteMoved, docker_id());
+        stage.done("CreateNetwork", &scene.create_network());
+        scene.run();
         scene
     }
 
@@ -317,7 +342,7 @@ impl<'a, H: Hardware> Scene<'a, H> {
     }
 
     /// The container ends; what it has renamed is not found.
-    fn leave(&self) {
+    pub fn leave(&self) {
         let driver = &self.stage.driver;
         driver.done("RevokeExternalConnectivity", &self.ids());
         driver.done("Leave", &self.ids());

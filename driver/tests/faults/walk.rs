@@ -2,7 +2,7 @@
 //! call can be repeated, and nothing is left.
 use std::{fs, time::Duration};
 
-use crate::support::{eventually_within, trials};
+use crate::support::{eventually, eventually_within, trials};
 
 use super::{
     fate::{Case, Docker, act, points},
@@ -21,6 +21,7 @@ trials![
     network_is_deleted,
     network_in_use_is_deleted,
     what_can_not_be_taken_back_is_later,
+    only_dockers_word_ends_a_network,
 ];
 
 fn network_is_created() {
@@ -73,6 +74,34 @@ fn what_can_not_be_taken_back_is_later() {
         if file.contains(&scene.network) { Err(file) } else { Ok(()) }
     });
     stage.driver.finish();
+}
+
+/// It is old enough to have been seen by Docker, and nobody has anything of it: all that it needs to be forgotten
+/// is that Docker says twice that it is not there.
+fn only_dockers_word_ends_a_network() {
+    let stage = stage();
+    let scene = Scene::before(&stage, Call::DeleteNetwork);
+    stage.driver.terminate();
+    stage.docker_gave_up();
+    stage.driver.serve_with(&["--look", "1"]);
+    let is_known = || stage.on_disk()["networks"].get(&scene.network).is_some();
+    let asked_again = || {
+        let before = stage.docker.asked();
+        eventually("Docker is asked", || {
+            let asked = stage.docker.asked() - before;
+            if asked >= 4 { Ok(()) } else { Err(format!("{asked} times")) }
+        });
+    };
+    // An error of its own.
+    asked_again();
+    assert!(is_known());
+    stage.docker.away_while(|| std::thread::sleep(Duration::from_secs(4)));
+    assert!(is_known());
+    asked_again();
+    assert!(is_known());
+    stage.docker.has_no(&scene.network);
+    eventually("it is forgotten", || if is_known() { Err(stage.on_disk().to_string()) } else { Ok(()) });
+    stage.driver.terminate();
 }
 
 fn walk(call: Call) {

@@ -216,6 +216,13 @@ impl Driver {
         command
     }
 
+    fn serve_command_with(&self, options: &[&str]) -> Command {
+        let program = self.program.display().to_string();
+        let mut command = self.serve_command(&[&program]);
+        command.args(options);
+        command
+    }
+
     /// Starts it, and waits until it answers.
     #[track_caller]
     pub fn serve(&self) {
@@ -225,10 +232,7 @@ impl Driver {
     /// Starts it with more options, and waits until it answers.
     #[track_caller]
     pub fn serve_with(&self, options: &[&str]) {
-        let program = self.program.display().to_string();
-        let mut command = self.serve_command(&[&program]);
-        command.args(options);
-        self.spawn(command);
+        self.spawn(self.serve_command_with(options));
     }
 
     /// Starts it with these capabilities and no others, and waits until it answers.
@@ -266,10 +270,21 @@ impl Driver {
         self.spawn(command);
     }
 
+    /// Starts it with more options, and does not wait: it may not live to answer.
     #[track_caller]
-    fn spawn(&self, mut command: Command) {
+    pub fn begin(&self, options: &[&str]) {
+        self.launch(self.serve_command_with(options));
+    }
+
+    #[track_caller]
+    fn launch(&self, mut command: Command) {
         assert!(self.process().is_none(), "{} runs already", self.name);
         *self.process() = Some(command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")));
+    }
+
+    #[track_caller]
+    fn spawn(&self, command: Command) {
+        self.launch(command);
         eventually("the driver serves", || {
             if let Some(status) = self.ended() {
                 panic!("the driver ended at once, {status}:\n{}", self.log());
@@ -334,7 +349,7 @@ impl Driver {
     }
 
     /// How it ended, if it did.
-    fn ended(&self) -> Option<ExitStatus> {
+    pub fn ended(&self) -> Option<ExitStatus> {
         let mut process = self.process();
         let status = process.as_mut().expect("a running driver").try_wait().expect("its status");
         if status.is_some() {

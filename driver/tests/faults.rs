@@ -1,5 +1,5 @@
 //! The driver dies, fails or hangs between any two of its steps, and goes on as if nothing had been: a build
-//! that has fault points, spoken to as an engine would.
+//! that has fault points, spoken to as an engine would, and under one.
 //!
 //! Whole netdevs; the suite `sriov` walks VFs' own steps the same way, with much of what is here.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test reports by panicking")]
@@ -7,6 +7,7 @@
 mod support;
 mod faults {
     pub mod docker;
+    pub mod engine;
     pub mod fate;
     pub mod hang;
     pub mod nic;
@@ -18,8 +19,8 @@ mod faults {
 }
 
 fn main() -> std::process::ExitCode {
-    use faults::{hang, points, twice, walk};
+    use faults::{engine, hang, points, twice, walk};
 
-    let trials = [hang::trials(), walk::trials(), twice::trials(), points::trials()];
+    let trials = [engine::trials(), hang::trials(), walk::trials(), twice::trials(), points::trials()];
     support::machine::main(trials.into_iter().flatten().collect())
 }

@@ -216,6 +216,9 @@ fn under_engines(options: &Options) -> Result<Vec<(String, Outcome)>> {
 
 fn needs(suites: &[Suite]) -> Vec<Need> {
     let mut needs = Vec::new();
+    if suites.contains(&Suite::Faults) {
+        needs.extend(engine::needs());
+    }
     if suites.contains(&Suite::Engine) {
         needs.extend(engine::needs());
         // The documents have them.

@@ -18,10 +18,15 @@ const GENERIC: &str = "com.docker.network.generic";
 /// Key of `--internal`.
 const INTERNAL: &str = "com.docker.network.internal";
 
+/// Docker reads a request's body from a stream. When it asks again, as a driver ended under a call, nothing of it is
+/// left (moby's pkg/plugins/client.go, `callWithRetry`).
+const EMPTY: &str = "the body is empty, as it is when Docker asks again after a driver that ended during the call; \
+                     what was begun is undone: try again";
+
 /// Reads a body; the error names the field, such as `IPv4Data[0].Gateway`.
 pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     if body.is_empty() {
-        return Err("the body is empty: expected a JSON object".into());
+        return Err(EMPTY.into());
     }
     let mut json = serde_json::Deserializer::from_slice(body);
     let value: T = serde_path_to_error::deserialize(&mut json).map_err(|error| {

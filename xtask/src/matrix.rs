@@ -19,6 +19,9 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Debian's releases, and the engine that each had when this was written.
 const RELEASES: [(&str, &str); 3] = [("bookworm", "20.10"), ("trixie", "26.1"), ("forky", "28.5")];
 
+/// The release under whose engine the driver has its systemd unit's capabilities, and no others.
+const CONFINED: &str = "trixie";
+
 /// An engine to test with.
 pub struct Engine {
     /// The release it is from; none if it is the installed one.
@@ -64,11 +67,19 @@ impl Engine {
     /// What it is and where it is from.
     pub fn about(&self) -> String {
         let whence = self.release.map_or_else(|| "installed".into(), |release| format!("Debian {release}"));
-        format!("{}, {whence}", self.version)
+        let rights = if self.confines() { ", the driver with its unit's capabilities alone" } else { "" };
+        format!("{}, {whence}{rights}", self.version)
+    }
+
+    fn confines(&self) -> bool {
+        self.release == Some(CONFINED)
     }
 
     /// Has a test program take this engine.
     pub fn choose(&self, test: &mut Command) {
+        if self.confines() {
+            test.env("DOCKER_PASSTHROUGH_TEST_CONFINED", "1");
+        }
         if self.release.is_some() {
             test.env("DOCKER_PASSTHROUGH_TEST_DOCKERD", &self.dockerd);
             if let Some(docker) = &self.docker {

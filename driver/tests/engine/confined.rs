@@ -1,4 +1,6 @@
 //! The driver with its systemd unit's rights alone, under a real engine.
+use std::fs;
+
 use crate::support::{
     confined,
     container::Network,
@@ -8,7 +10,24 @@ use crate::support::{
     trials,
 };
 
-trials![units_rights_are_enough];
+trials![units_rights_are_enough, rights_are_those_that_were_asked_for];
+
+/// The suite runs once with no more than these.
+fn rights_are_those_that_were_asked_for() {
+    let rights = |pid: &str| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let set = |name: &str| {
+            let bits = status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim();
+            u64::from_str_radix(bits, 16).unwrap()
+        };
+        (set("CapEff:").count_ones() as usize, set("CapBnd:").count_ones() as usize)
+    };
+    let driver = Driver::start();
+    let unit = confined::capabilities().len();
+    let wanted = if confined::is_asked_for() { (unit, unit) } else { rights("self") };
+    assert_eq!(rights(&driver.pid().to_string()), wanted);
+    driver.finish();
+}
 
 fn units_rights_are_enough() {
     let engine = Engine::shared();

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::support::{
     assert_names, command,
     container::Network,
-    docker::Engine,
+    docker::{self, Engine},
     driver::{Driver, Stats},
     eventually,
     look::text,
@@ -19,6 +19,7 @@ use crate::support::{
 };
 
 trials![
+    engine_is_the_one_that_was_chosen,
     stopped_and_started,
     restarted,
     killed_by_docker,
@@ -31,6 +32,13 @@ trials![
     device_that_was_up_is_up_again,
     names_of_many_networks,
 ];
+
+fn engine_is_the_one_that_was_chosen() {
+    let said = command::run(&docker::dockerd(), &["--version"]);
+    let chosen = said.strip_prefix("Docker version ").and_then(|rest| rest.split(',').next()).unwrap();
+    let runs = Engine::shared().api("GET", "/version").unwrap();
+    assert_eq!(text(&runs["Version"]), chosen);
+}
 
 fn stopped_and_started() {
     let engine = Engine::shared();

@@ -29,6 +29,11 @@ const ENV_CLI: &str = "DOCKER_PASSTHROUGH_TEST_DOCKER";
 /// The image that every container runs: busybox and nothing else.
 pub const IMAGE: &str = "busybox:local";
 
+/// The daemon that is started.
+pub fn dockerd() -> String {
+    env::var(ENV_DOCKERD).unwrap_or_else(|_| "dockerd".to_owned())
+}
+
 /// Whether the engine is the one that is installed.
 pub fn is_installed() -> bool {
     env::var_os(ENV_DOCKERD).is_none()
@@ -83,7 +88,7 @@ impl Engine {
     #[track_caller]
     pub fn serve(&self) {
         let at = |name: &str| self.folder.join(name).display().to_string();
-        let dockerd = env::var(ENV_DOCKERD).unwrap_or_else(|_| "dockerd".to_owned());
+        let dockerd = dockerd();
         let log = fs::File::options().create(true).append(true).open(at("log")).expect("a log file");
         let mut daemon = Command::new(&dockerd);
         daemon

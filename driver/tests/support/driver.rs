@@ -206,8 +206,14 @@ impl Driver {
 
     fn serve_command(&self, program: &[&str]) -> Command {
         let log = fs::File::options().create(true).append(true).open(&self.log).expect("a log file");
-        let mut command = Command::new(program[0]);
-        command.args(&program[1..]).arg("serve");
+        let words = program.iter().map(ToString::to_string);
+        let words: Vec<String> = if confined::is_asked_for() && !confined::is_prefixed(program) {
+            confined::prefix(&confined::capabilities()).into_iter().chain(words).collect()
+        } else {
+            words.collect()
+        };
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).arg("serve");
         self.complete(&mut command);
         command.env("RUST_LOG", "debug").stdin(Stdio::null());
         // Where its fault points look, in a build that has them.

@@ -272,3 +272,41 @@ fn counters(row: &[VfInfo]) -> Stats {
     });
     stats.flatten().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{Emitable, Parseable};
+
+    use super::*;
+
+    /// Through the bytes that go to the kernel: what is set is what is read back, and nothing else.
+    #[test]
+    fn what_is_set_is_what_is_read() {
+        let vlan = Vlan { id: 4094, qos: 7, proto: VlanProto::Dot1ad };
+        for setting in [
+            VfSetting::Mac("02:42:0a:40:00:17".parse().unwrap()),
+            VfSetting::Vlan(vlan),
+            VfSetting::Vlan(Vlan { proto: VlanProto::Dot1q, ..vlan }),
+            VfSetting::Rate(100, 2500),
+            VfSetting::Spoofchk(true),
+            VfSetting::Trust(true),
+            VfSetting::LinkState(LinkState::Enable),
+            VfSetting::LinkState(LinkState::Disable),
+        ] {
+            let row = [VfInfo::Mac(VfInfoMac::new(5, &[0; 6])), setting.info(5)];
+            let mut read = Vec::new();
+            for info in &row {
+                let mut bytes = vec![0; info.buffer_len()];
+                info.emit(&mut bytes);
+                let buffer = netlink_packet_core::NlaBuffer::new_checked(bytes.as_slice()).unwrap();
+                read.push(VfInfo::parse(&buffer).unwrap());
+            }
+            assert_eq!(number(&read), Some(5));
+            let settings = settings(&read);
+            assert!(setting.is_in(&settings), "{setting}: {settings:?}");
+            assert!(!setting.is_in(&VfSettings::default()), "{setting}");
+        }
+        let auto = [VfSetting::LinkState(LinkState::Auto).info(5)];
+        assert_eq!(settings(&auto), VfSettings::default());
+    }
+}

@@ -196,3 +196,64 @@ impl Hardware {
 fn is_filled_in(rows: &BTreeMap<u32, Stats>) -> bool {
     rows.values().any(|row| *row != Stats::default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::{link::Parent, vf::VfSettings};
+
+    const PF: &str = "0000:01:00.0";
+
+    fn frames(rx_packets: u64) -> Stats {
+        Stats { rx_packets, rx_bytes: 100 * rx_packets, tx_dropped: 1, ..Stats::default() }
+    }
+
+    fn report(rows: &[(u32, Stats)], netdev: Option<Stats>) -> VfReport {
+        let parent = Parent { bus: "pci".into(), device: PF.into() };
+        let link = Link { name: "ens2f0".into(), parent: Some(parent), ..Link::default() };
+        let grant = VfGrant {
+            pf: link.hardware().unwrap(),
+            index: 3,
+            original: VfSettings::default(),
+            counters: frames(10),
+        };
+        let endpoint = serde_json::from_value::<Endpoint>(serde_json::json!({
+            "original": {
+                "name": "ens2f0v3", "mac": null, "mtu": 1500, "up": false, "alias": "",
+                "flags": {"promisc": false, "allmulti": false, "arp": true, "multicast": true},
+            },
+            "ifindex": 7,
+            "hardware": "pci/0000:01:10.6",
+            "created": 0,
+        }));
+        let hardware = Hardware { pfs: vec![(link, rows.iter().copied().collect())] };
+        hardware.vf(&endpoint.unwrap(), &grant, netdev.as_ref())
+    }
+
+    #[test]
+    fn rows_that_are_filled_in_count_from_the_beginning() {
+        let said = report(&[(2, frames(1)), (3, frames(42))], Some(frames(30)));
+        let json = serde_json::to_value(&said).unwrap();
+        let wanted = serde_json::json!({
+            "pf": "ens2f0", "vf": 3, "pciAddr": "0000:01:10.6", "supported": true,
+            "rx_packets": 32, "rx_bytes": 3200, "rx_dropped": 0,
+            "tx_packets": 0, "tx_bytes": 0, "tx_dropped": 0,
+        });
+        assert_eq!(json, wanted);
+        // A driver that counts others' frames counts this one's: it has none yet.
+        let silent = report(&[(2, frames(1)), (3, frames(10))], Some(Stats::default()));
+        assert_eq!((silent.supported, silent.counters.rx_packets), (Some(true), Some(0)));
+    }
+
+    #[test]
+    fn rows_of_zeros_are_no_counters() {
+        let zeros = [(2, Stats::default()), (3, Stats::default())];
+        let moved = report(&zeros, Some(frames(5)));
+        assert_eq!((moved.supported, moved.counters.rx_packets), (Some(false), None));
+        // Nobody has sent anything yet: nothing tells.
+        let idle = report(&zeros, Some(Stats::default()));
+        assert_eq!((idle.supported, idle.counters.rx_packets), (None, None));
+        let gone = report(&[(2, frames(1))], Some(frames(5)));
+        assert_eq!((gone.supported, gone.counters.rx_packets), (None, None));
+    }
+}

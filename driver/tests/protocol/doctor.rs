@@ -19,6 +19,7 @@ trials![
     another_drivers_lock,
     pins_that_nobody_remembers,
     device_in_limbo,
+    a_default_that_the_hardware_refused,
     damaged_state,
     a_page_for_people,
     nothing_is_changed,
@@ -185,6 +186,30 @@ fn device_in_limbo() {
     driver.done("DeleteEndpoint", &ids);
     let (_, findings) = doctor(&driver, &[]);
     assert_finding(&findings, "leftovers", "ok", &["none"], &[]);
+    driver.finish();
+}
+
+/// No NIC here refuses any. What `serve` would have remembered of one is written for it.
+fn a_default_that_the_hardware_refused() {
+    let (driver, nic) = (Driver::start(), Nic::new());
+    let network = simulated::create_network(&driver, &nic);
+    let container = Container::create(&driver, &nic, &network);
+    driver.kill();
+    let file = driver.state_dir.join("state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let refusal = "setting VF 3 trust off: Operation not supported";
+    state["networks"][&network]["endpoints"][&container.endpoint]["warnings"] = json!([refusal]);
+    fs::write(&file, state.to_string()).unwrap();
+    driver.serve();
+    let (_, findings) = doctor(&driver, &[]);
+    let who = format!("endpoint {}", &container.endpoint[..12]);
+    assert_finding(&findings, "refused default", "warning", &[&who, refusal], &["trust=off"]);
+    let ls = command::finish("ls", &mut driver.command("ls")).unwrap();
+    assert_names(&ls, &[&format!("{who}: {refusal}")]);
+    let ls = command::finish("ls", driver.command("ls").arg("--json")).unwrap();
+    let ls: Value = serde_json::from_str(&ls).unwrap();
+    assert_eq!(ls[0]["endpoints"][0]["warnings"], json!([refusal]));
+    driver.done("DeleteEndpoint", &container.ids());
     driver.finish();
 }
 

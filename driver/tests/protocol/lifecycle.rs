@@ -27,6 +27,7 @@ trials![
     stats_name_the_endpoint,
     delete_without_leave_brings_the_device_home,
     twenty_networks_at_once,
+    another_drivers_netdev_is_refused,
 ];
 
 fn device_is_prepared_and_given_back() {
@@ -364,4 +365,21 @@ fn twenty_networks_at_once() {
     });
     assert!(driver.stats().is_empty());
     driver.finish();
+}
+
+/// Two drivers of ours on one host know nothing of each other but what is on the netdev.
+fn another_drivers_netdev_is_refused() {
+    let (ours, theirs, nic) = (Driver::start(), Driver::start(), Nic::new());
+    let networks = [&ours, &theirs].map(|driver| simulated::create_network(driver, &nic));
+    let before = nic.look();
+    let container = Container::create(&theirs, &nic, &networks[1]);
+    let complaint = ours.refused("CreateEndpoint", &simulated::endpoint(&networks[0], &docker_id(), ""));
+    assert_names(&complaint, &[&nic.name, "in use by a container of driver", &theirs.name]);
+    theirs.done("DeleteEndpoint", &container.ids());
+    assert_eq!(nic.look(), before);
+    let container = Container::start(&ours, &nic, &networks[0]);
+    nic.ping(&nic.near4(2), 1);
+    container.stop();
+    ours.finish();
+    theirs.finish();
 }

@@ -17,12 +17,16 @@ use super::{
     bench::{Bench, Segment, bench},
     counters::{netdev_of, send},
     docker::{DockerNetwork, address},
-    frames::{hush, mac_of},
+    frames::{BROADCAST, Frame, Port, hush, mac_of},
     pf::Pf,
     tenant::INSIDE,
 };
 
-trials![a_bond_fails_over_under_traffic, a_bond_that_changes_its_mac_fails_over];
+trials![
+    a_bond_fails_over_under_traffic,
+    a_bond_that_changes_its_mac_fails_over,
+    a_team_and_nothing_but_its_mac,
+];
 
 const BOND: &str = "trunk0";
 /// Echoes before and after the failover.
@@ -317,4 +321,41 @@ fn a_bond_that_changes_its_mac_fails_over() {
         let (counted, netdev) = (now.0 - before.0, now.1 - before.1);
         assert_eq!((counted.tx_packets, counted.tx_bytes), (netdev.tx_packets, netdev.tx_bytes));
     });
+}
+
+/// A team can't be moved either. The macvlan on it takes one MAC: what is sent to another one is not the container's,
+/// and what is sent as another one is dropped.
+fn a_team_and_nothing_but_its_mac() {
+    const TEAM: &str = "team0";
+    command::run("modprobe", &["-a", "team", "macvlan"]);
+    let (bench, engine) = (bench(), Engine::shared());
+    command::ip(&format!("link add {TEAM} type team"));
+    command::ip(&format!("link set {TEAM} up"));
+    let before = Look::at(&Place::Host, TEAM).unwrap();
+    let driver = Driver::start_beside(&engine.host());
+    let side = Segment::new(bench, 0);
+    let network = DockerNetwork::over(engine, &driver, TEAM, &side, &[]).expect("a network on the team");
+    let container = network.run("teamed", &[]);
+    assert_eq!(container.look(INSIDE).mac, before.mac);
+    let place = container.place();
+    let mode = place.run(&format!("ip -d link show dev {INSIDE}"));
+    assert_names(&mode, &["macvlan mode passthru"]);
+    // A second one on the netdev, or under another address, is the kernel's to refuse.
+    let second = format!("link add link {TEAM} name second0 type macvlan mode bridge");
+    assert!(command::attempt("ip", &second.split(' ').collect::<Vec<_>>()).is_err());
+    hush(&place);
+    let port = Port::open(&place, INSIDE);
+    let (own, foreign) = (mac_of(&place, INSIDE), "02:66:00:00:00:01".parse().unwrap());
+    for source in [own, foreign, foreign] {
+        port.send(&Frame::new(BROADCAST, source));
+    }
+    eventually("the foreign ones are dropped", || {
+        let stats = driver.stats_of(TEAM);
+        if stats.spoofed() == 2 { Ok(()) } else { Err(format!("{stats:?}")) }
+    });
+    drop(container);
+    assert_eq!(Look::at(&Place::Host, TEAM).unwrap(), before);
+    network.remove();
+    driver.finish();
+    command::ip(&format!("link del {TEAM}"));
 }

@@ -1,8 +1,11 @@
 //! Which VF a container gets, and what it reads when it can't have one.
 use std::{collections::BTreeSet, fs, thread};
 
+use serde_json::json;
+
 use crate::support::{
-    assert_names, command, docker::Engine, driver::Driver, eventually, look::Place, netns::Netns, trials,
+    assert_names, command, docker::Engine, docker_id, driver::Driver, eventually, look::Place, netns::Netns,
+    simulated, trials,
 };
 
 use super::{
@@ -176,13 +179,31 @@ fn vfs_in_use_by_others_are_not_taken() {
     ] {
         assert_names(&network.refuses(&Wish::vf(vf)), &[&[&format!("VF {vf}"), "in use by"], parts].concat());
     }
-    let tenants: Vec<_> = (0..3).map(|_| network.start(&Wish::default())).collect();
-    assert_eq!(tenants.iter().map(|tenant| tenant.vf).collect::<Vec<_>>(), [4, 5, 6]);
+    // Another driver's, which its container has not got yet.
+    let other = Driver::start();
+    let others = Network::create(&other, vfs.pf, &[("vlan", "100")]);
+    let endpoint = docker_id();
+    let mut body = simulated::endpoint(&others.id, &endpoint, "");
+    body["Options"]["vf"] = json!("5");
+    other.done("CreateEndpoint", &body);
+    let theirs = format!("a container of driver {}", other.name);
+    assert_names(&network.refuses(&Wish::vf(5)), &["VF 5", "in use by", &theirs]);
+    let tenants: Vec<_> = (0..2).map(|_| network.start(&Wish::default())).collect();
+    assert_eq!(tenants.iter().map(|tenant| tenant.vf).collect::<Vec<_>>(), [4, 6]);
     let complaint = network.refuses(&Wish::default());
     assert_names(
         &complaint,
-        &["VF 0: the host", "VF 1: the host", "VF 2: another", "VF 3: bound to vfio-pci"],
+        &[
+            "VF 0: the host",
+            "VF 1: the host",
+            "VF 2: another",
+            "VF 3: bound to vfio-pci",
+            &format!("VF 5: {theirs}"),
+        ],
     );
+    other.done("DeleteEndpoint", &simulated::ids(&others.id, &endpoint));
+    others.remove();
+    other.finish();
     tenants.into_iter().for_each(super::tenant::Tenant::stop);
     network.remove();
     driver.finish();

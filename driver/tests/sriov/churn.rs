@@ -202,9 +202,17 @@ fn street(pf: &Pf, offers: &[(&Tariff, Network)], n: u8, given: &Mutex<BTreeSet<
             let (tariff, network) = &offers[dice.index(offers.len())];
             let mac =
                 dice.chance(3).then(|| format!("02:77:00:{n:02x}:{:02x}:{started:02x}", dice.below(256)));
-            let wish = Wish { mac: mac.unwrap_or_default(), vf: None };
-            let netns = spare.pop().unwrap_or_else(|| Netns::new(format!("churn{n}-{started}")));
-            let tenant = network.attempt_in(&wish, |_| netns).expect("a VF");
+            let mut wish = Wish { mac: mac.unwrap_or_default(), vf: None };
+            wish.vf = dice.chance(3).then(|| u32::try_from(dice.index(7)).expect("a number"));
+            let mut netns = || spare.pop().unwrap_or_else(|| Netns::new(format!("churn{n}-{started}")));
+            let tenant = network.attempt_in(&wish, |_| netns()).or_else(|complaint| {
+                // It is another street's.
+                assert!(wish.vf.is_some() && complaint.contains("in use"), "{complaint}");
+                wish.vf = None;
+                network.attempt_in(&wish, |_| netns())
+            });
+            let tenant = tenant.expect("a VF");
+            assert!(wish.vf.is_none_or(|vf| vf == tenant.vf), "{wish:?}: VF {}", tenant.vf);
             assert!(given().insert(tenant.vf), "VF {} given twice", tenant.vf);
             tariff.assert_given(pf, &tenant);
             tenants.push(tenant);

@@ -2,7 +2,7 @@
 use std::fs;
 
 use crate::support::{
-    assert_names,
+    assert_names, command,
     docker::Engine,
     driver::Driver,
     eventually,
@@ -23,6 +23,8 @@ trials![
     vfs_taken_away_under_a_running_container,
     vfs_of_the_driver_that_are_taken_away_are_made_again,
     lost_state_leaves_no_tenants_settings,
+    pf_lost_under_a_running_container,
+    engine_and_driver_are_away_by_turns,
 ];
 
 fn driver_killed_under_running_containers() {
@@ -130,17 +132,20 @@ fn vfs_taken_away_under_a_running_container() {
     let network = DockerNetwork::create(engine, &driver, vfs.pf, &side, &[]);
     let bereft = network.run("bereft", &[]);
     let ours = Network::of(&driver, vfs.pf, network.id());
-    let another = ours.start(&Wish::default());
+    let another = ours.start(&Wish::vf(5));
     side.ping(&address(&bereft), 2);
     vfs.pf.set_count(0);
     assert!(bereft.netdevs().is_empty(), "{:?}", bereft.netdevs());
     assert_names(&ours.refuses(&Wish::default()), &[&vfs.pf.name, "VFs"]);
     assert_names(&ours.refuses(&Wish::vf(1)), &["vf=1", &vfs.pf.name]);
     driver.assert_alive();
-    vfs.pf.set_count(vfs.pf.total());
+    // Fewer than before: the network goes on with what is left.
+    vfs.pf.set_count(3);
     let next = ours.start(&Wish::default());
     next.address(&side.host(77));
     side.ping(&side.host(77), 2);
+    assert_names(&ours.refuses(&Wish::vf(5)), &["vf=5", "3 VFs"]);
+    // Its VF is not there any more.
     another.stop();
     bereft.stop();
     bereft.docker(&["start"]);
@@ -196,4 +201,77 @@ fn lost_state_leaves_no_tenants_settings() {
     });
     vfs.assert_as_before();
     driver.finish();
+}
+
+/// Its driver is unbound, or it is unplugged: the VFs go with it, and it comes back without any.
+fn pf_lost_under_a_running_container() {
+    let (bench, engine) = (bench(), Engine::shared());
+    let vfs = bench.without_vfs();
+    let driver = Driver::start_beside(&engine.host());
+    let side = Segment::new(bench, 100);
+    let network = DockerNetwork::create(engine, &driver, vfs.pf, &side, &["vfs=2"]);
+    let ours = Network::of(&driver, vfs.pf, network.id());
+    let bereft = network.run("bereft", &[]);
+    side.ping(&address(&bereft), 2);
+    let counted = driver.stats()[0].traffic();
+    let lost = vfs.pf.lose();
+    assert!(bereft.netdevs().is_empty(), "{:?}", bereft.netdevs());
+    let kept = driver.stats()[0].traffic();
+    assert!(kept.rx_packets >= counted.rx_packets && counted.rx_packets >= 2, "{kept:?}, {counted:?}");
+    assert_names(&ours.refuses(&Wish::default()), &[&vfs.pf.name, "no such netdev"]);
+    let doctor = driver.command("doctor").output().unwrap();
+    assert_names(&String::from_utf8_lossy(&doctor.stdout), &[&vfs.pf.name]);
+    bereft.stop();
+    assert!(driver.stats().is_empty());
+    driver.assert_alive();
+    drop(lost);
+    assert_eq!(vfs.pf.count(), 0);
+    // They were made by the driver, and are again.
+    bereft.docker(&["start"]);
+    assert_eq!(vfs.pf.count(), 2);
+    side.ping(&address(&bereft), 2);
+    drop(bereft);
+    network.remove();
+    driver.finish();
+    vfs.assert_as_before();
+}
+
+fn engine_and_driver_are_away_by_turns() {
+    let (bench, engine) = (bench(), Engine::start(&["--live-restore"]));
+    let vfs = bench.with_vfs();
+    let driver = Driver::start_beside(&engine.host());
+    let side = Segment::new(bench, 100);
+    let network = DockerNetwork::create(&engine, &driver, vfs.pf, &side, &["max_tx_rate=300"]);
+    let (survivor, victim) = (network.run("survivor", &[]), network.run("victim", &[]));
+    side.ping(&address(&survivor), 2);
+    let (pid, early) = (survivor.pid(), driver.stats_for(&[&survivor.name])[0].traffic());
+    let there = address(&survivor);
+    let dying = nix::unistd::Pid::from_raw(victim.pid());
+    engine.kill();
+    // One dies while nobody looks. The driver is another then, too.
+    nix::sys::signal::kill(dying, nix::sys::signal::Signal::SIGKILL).unwrap();
+    driver.kill();
+    side.ping(&there, 2);
+    driver.serve();
+    engine.serve();
+    assert_eq!(survivor.pid(), pid);
+    side.ping(&there, 2);
+    let late = driver.stats_for(&[&survivor.name])[0].traffic();
+    assert!(late.rx_packets >= early.rx_packets + 4, "{early:?}, {late:?}");
+    eventually("the other one starts again", || engine.attempt(&["start", &victim.name]));
+    side.ping(&address(&victim), 2);
+    engine.docker(&["system", "prune", "--force"]);
+    assert_eq!(driver.stats().len(), 2);
+    drop((survivor, victim));
+    vfs.assert_as_before();
+    // Docker says once that a network goes, and does not mind if nobody hears.
+    driver.kill();
+    network.remove();
+    driver.serve();
+    eventually("Docker has it no more", || {
+        let ls = command::finish("ls", driver.command("ls").arg("--json"))?;
+        if ls.trim() == "[]" { Ok(()) } else { Err(ls) }
+    });
+    driver.finish();
+    vfs.assert_as_before();
 }

@@ -125,6 +125,15 @@ impl Pf {
         fs::write(path, self.address(vf)).expect("unbinding a VF");
     }
 
+    /// Has its own kernel driver let go of it, as when it is unplugged: its netdev and its VFs go.
+    #[track_caller]
+    pub fn lose(&self) -> Lost<'_> {
+        let driver = fs::canonicalize(self.folder.join("driver")).expect("the PF's driver");
+        let address = self.folder.file_name().expect("an address").to_string_lossy().into_owned();
+        fs::write(driver.join("unbind"), &address).expect("unbinding the PF");
+        Lost { pf: self, driver, address }
+    }
+
     /// The kernel driver of a VF.
     pub fn driver(&self, vf: u32) -> Option<String> {
         let driver = self.folder.join(format!("virtfn{vf}/driver")).read_link().ok()?;
@@ -160,6 +169,23 @@ impl Pf {
     #[track_caller]
     pub fn look(&self) -> Look {
         Look::at(&Place::Host, &self.name).unwrap_or_else(|| panic!("no {}", self.name))
+    }
+}
+
+/// A PF that is not there; it is again when this goes out of scope.
+pub struct Lost<'a> {
+    pf: &'a Pf,
+    driver: PathBuf,
+    address: String,
+}
+
+impl Drop for Lost<'_> {
+    fn drop(&mut self) {
+        fs::write(self.driver.join("bind"), &self.address).expect("binding the PF");
+        let folder = self.pf.folder.join("net").join(&self.pf.name);
+        eventually("the PF has its name again", || {
+            if folder.exists() { Ok(()) } else { Err(format!("no {}", folder.display())) }
+        });
     }
 }
 

@@ -102,7 +102,8 @@ impl Driver {
             names.truncate(LISTED);
             names.push("…".into());
         }
-        format!("no such netdev on this host; there are {}", names.join(", "))
+        let there_are = if names.is_empty() { "none but loopback".into() } else { names.join(", ") };
+        format!("no such netdev on this host; there are {there_are}")
     }
 
     async fn refuse_used_pf(&self, link: &Link, refuse: Refuse<'_>) -> Result<()> {

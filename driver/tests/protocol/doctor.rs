@@ -20,6 +20,7 @@ trials![
     pins_that_nobody_remembers,
     device_in_limbo,
     a_default_that_the_hardware_refused,
+    a_network_whose_netdevice_is_gone,
     damaged_state,
     a_page_for_people,
     nothing_is_changed,
@@ -186,6 +187,26 @@ fn device_in_limbo() {
     driver.done("DeleteEndpoint", &ids);
     let (_, findings) = doctor(&driver, &[]);
     assert_finding(&findings, "leftovers", "ok", &["none"], &[]);
+    driver.finish();
+}
+
+fn a_network_whose_netdevice_is_gone() {
+    let (driver, nic) = (Driver::start(), Nic::new());
+    let network = simulated::create_network(&driver, &nic);
+    let check = format!("network {}", &network[..12]);
+    let is_told = || doctor(&driver, &[]).1.iter().any(|finding| finding["check"] == check.as_str());
+    // A container has it.
+    let container = Container::start(&driver, &nic, &network);
+    assert!(!is_told());
+    container.stop();
+    assert!(!is_told());
+    command::ip(&format!("link del {}", nic.name));
+    let (code, findings) = doctor(&driver, &[]);
+    let netdevice = format!("netdevice={}: no such netdev", nic.name);
+    assert_finding(&findings, &check, "error", &[&netdevice], &["plug it in"]);
+    assert_eq!(code, 2);
+    nic.plug();
+    assert!(!is_told());
     driver.finish();
 }
 

@@ -9,7 +9,7 @@ use crate::{
         pci,
     },
     report::{self, PfReport, Report, VfRow},
-    state::Mode,
+    state::{Mode, State},
 };
 
 /// As many netdevs are asked: a host with VFs may have hundreds, all alike.
@@ -22,6 +22,7 @@ pub async fn checks(patient: &Patient) -> Vec<Finding> {
     };
     let mut findings = xdp(patient, &links).await;
     findings.extend(pfs(patient, &rtnl, &links).await);
+    findings.extend(absent(&patient.remembered(), &links));
     findings
 }
 
@@ -53,6 +54,21 @@ async fn xdp(patient: &Patient, links: &[Link]) -> Vec<Finding> {
         findings.push(warning("netdevs", "none with hardware behind it on this host", mend));
     }
     findings
+}
+
+/// Networks whose netdevice is neither on the host nor with a container of theirs.
+fn absent(state: &State, links: &[Link]) -> Vec<Finding> {
+    let is_here = |name: &String| links.iter().any(|link| link.name == *name || link.altnames.contains(name));
+    let absent = state.networks.iter().filter(|(_, network)| {
+        let netdevice = &network.options.netdevice;
+        !is_here(netdevice) && !network.endpoints.values().any(|endpoint| endpoint.netdevice() == netdevice)
+    });
+    let mend = "plug it in, or bind its driver; if it is called otherwise now, make the network anew";
+    let told = absent.map(|(id, network)| {
+        let check = format!("network {}", network.name.as_deref().unwrap_or(id.short()));
+        error(check, format!("netdevice={}: no such netdev on this host", network.options.netdevice), mend)
+    });
+    told.collect()
 }
 
 fn able(features: XdpFeatures, driver: &str) -> String {

@@ -79,7 +79,7 @@ fn figures(driver: &Driver) -> [u64; FAMILIES.len()] {
 fn prometheus_stores_what_stats_says_across_a_restart() {
     let engine = Engine::shared();
     let (driver, nic) = (Driver::stopped(&engine.host()), Nic::new());
-    let target = format!("127.0.0.1:{}", 9700 + u16::from(crate::support::unique()));
+    let target = format!("127.0.0.1:{}", 9700 + crate::support::unique());
     driver.serve_with(&["--metrics", &target]);
     let prometheus = Prometheus::start(&target);
     let network = Network::create(engine, &driver, &nic, &[]);

@@ -10,7 +10,7 @@ use nix::libc;
 use serde_json::json;
 
 use crate::support::{
-    assert_names, command, docker_id,
+    address4, assert_names, command, docker_id,
     driver::Driver,
     eventually,
     look::{Look, Place},
@@ -83,7 +83,7 @@ fn tun_is_counted_and_comes_home() {
     join["Options"] = json!({});
     assert_eq!(driver.done("Join", &join)["InterfaceName"]["SrcName"], name.as_str());
     command::ip(&format!("link set {name} netns {}", netns.name()));
-    let (near, far) = (Ipv4Addr::new(10, 64, n, 2), Ipv4Addr::new(10, 64, n, 1));
+    let [near, far]: [Ipv4Addr; 2] = [2, 1].map(|host| address4(n, host).parse().unwrap());
     for line in [
         format!("link set {name} name eth0"),
         format!("addr add {near}/24 dev eth0"),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, sync::OnceLock, thread};
 use serde_json::Value;
 
 use crate::support::{
-    command, eventually,
+    address4, command, eventually,
     look::{Look, Place},
     netns::Netns,
     unique,
@@ -171,7 +171,7 @@ pub struct Segment<'a> {
     bench: &'a Bench,
     pub vlan: u16,
     netdev: String,
-    n: u8,
+    n: u16,
 }
 
 impl<'a> Segment<'a> {
@@ -192,7 +192,7 @@ impl<'a> Segment<'a> {
 
     /// An address in its subnet.
     pub fn host(&self, host: u8) -> String {
-        format!("10.64.{}.{host}", self.n)
+        address4(self.n, host)
     }
 
     /// Its own address.
@@ -202,7 +202,7 @@ impl<'a> Segment<'a> {
 
     /// Its subnet.
     pub fn subnet(&self) -> String {
-        format!("10.64.{}.0/24", self.n)
+        format!("{}/24", self.host(0))
     }
 
     /// Its netdev.

@@ -1,6 +1,6 @@
 //! The real binary, serving under a name of its own.
 use std::{
-    fs,
+    env, fs,
     os::{
         fd::OwnedFd,
         unix::{fs::MetadataExt as _, net::UnixListener, process::ExitStatusExt},
@@ -30,6 +30,9 @@ use super::{
 /// The binary under test.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_docker-passthrough");
 
+/// Another than that, with fault points.
+const ENV_BINARY: &str = "DOCKER_PASSTHROUGH_TEST_BINARY";
+
 /// Where it is. A build with fault points is copied: the next build without puts its own in that place.
 fn binary() -> &'static str {
     const COPY: &str = "/run/docker-passthrough-with-faults";
@@ -37,7 +40,10 @@ fn binary() -> &'static str {
     if cfg!(not(feature = "faults")) {
         return BINARY;
     }
-    COPIED.call_once(|| _ = fs::copy(BINARY, COPY).expect("a copy of the driver"));
+    COPIED.call_once(|| {
+        let built = env::var_os(ENV_BINARY).unwrap_or_else(|| BINARY.into());
+        fs::copy(built, COPY).expect("a copy of the driver");
+    });
     COPY
 }
 

@@ -22,7 +22,7 @@ pub mod tcx;
 pub mod terminal;
 
 use std::{
-    sync::atomic::{AtomicU8, AtomicU32, Ordering},
+    sync::atomic::{AtomicU16, AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -70,12 +70,18 @@ pub fn eventually_within<T>(limit: Duration, what: &str, mut check: impl FnMut()
     }
 }
 
-/// A number no other test of this binary has, small enough for the third octet of an address.
-pub fn unique() -> u8 {
-    static NEXT: AtomicU8 = AtomicU8::new(1);
+/// A number no other test of this binary has, small enough for a subnet of its own below 10.64.0.0/14.
+pub fn unique() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
     let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    assert_ne!(n, 255, "this suite has used up its 254 subnets");
+    assert!(n < 1024, "this suite has used up its 1023 subnets");
     n
+}
+
+/// The IPv4 address `host` in the subnet of that number.
+pub fn address4(n: u16, host: u8) -> String {
+    let [high, low] = n.to_be_bytes();
+    format!("10.{}.{low}.{host}", 64 + high)
 }
 
 /// An id like Docker's: 64 hexadecimal digits.

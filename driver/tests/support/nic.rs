@@ -4,7 +4,7 @@ use std::ops::Sub;
 use serde_json::Value;
 
 use super::{
-    command,
+    address4, command,
     look::{Look, Place, text},
     netns::Netns,
     unique,
@@ -16,7 +16,12 @@ pub struct Nic {
     pub name: String,
     /// Where the cable ends, in a device called `far`.
     pub far: Netns,
-    n: u8,
+    n: u16,
+}
+
+fn mac(prefix: &str, n: u16) -> String {
+    let [high, low] = n.to_be_bytes();
+    format!("{prefix}:{high:02x}:{low:02x}")
 }
 
 impl Nic {
@@ -34,7 +39,7 @@ impl Nic {
     }
 
     #[track_caller]
-    fn make(n: u8, name: String) -> Self {
+    fn make(n: u16, name: String) -> Self {
         let nic = Self { name, far: Netns::new(format!("far{n}")), n };
         nic.plug();
         nic
@@ -45,8 +50,9 @@ impl Nic {
     pub fn plug(&self) {
         let Self { name, far, n } = self;
         command::ip(&format!(
-            "link add {name} address {} type veth peer name far address 02:fa:00:00:00:{n:02x} netns {}",
+            "link add {name} address {} type veth peer name far address {} netns {}",
             self.mac(),
+            mac("02:fa:00:00", *n),
             far.name()
         ));
         // One segment a packet: a device's own statistics count a GSO packet as one.
@@ -59,12 +65,12 @@ impl Nic {
 
     /// Its MAC, until someone sets another.
     pub fn mac(&self) -> String {
-        format!("02:0c:00:00:00:{:02x}", self.n)
+        mac("02:0c:00:00", self.n)
     }
 
     /// The IPv4 subnet of this cable.
     pub fn net4(&self) -> String {
-        format!("10.64.{}.0/24", self.n)
+        format!("{}/24", self.near4(0))
     }
 
     /// The far end's address, which is the gateway too.
@@ -74,7 +80,7 @@ impl Nic {
 
     /// An address for a container.
     pub fn near4(&self, host: u8) -> String {
-        format!("10.64.{}.{host}", self.n)
+        address4(self.n, host)
     }
 
     /// The IPv6 subnet of this cable.

@@ -46,7 +46,7 @@ impl Prometheus {
         let n = unique();
         let folder = PathBuf::from(format!("/run/prometheus{n}"));
         fs::create_dir(&folder).expect("a folder for Prometheus");
-        let address = format!("127.0.0.1:{}", 9800 + u16::from(n));
+        let address = format!("127.0.0.1:{}", 12_000 + n);
         let config = format!(
             "global: {{scrape_interval: 1s}}\nscrape_configs:\n  - job_name: docker_passthrough\n    \
              static_configs: [{{targets: ['{target}']}}]\n"

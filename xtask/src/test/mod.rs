@@ -1,18 +1,25 @@
 //! `test`: everything, on the kernel and the engine of this machine, and on VFs in a guest.
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
+mod outcome;
+mod suite;
+
+use outcome::{Outcome, Tally, conclude};
+use suite::Suite;
+
 use crate::build::cargo;
 use crate::packages::{self, Need};
-use crate::process::{self, Ended};
-use crate::step::{note, say, show};
+use crate::process::{self, Ended, command};
+use crate::step::{say, show};
 use crate::vm::{self, Guest, Kernel};
 use crate::{bpf, busybox, deb, engine, guests, interrupt, matrix, must_be_root, prometheus, workspace};
 
@@ -34,104 +41,6 @@ pub struct Options {
     /// For the test programs: names of tests, --nocapture, …
     #[arg(last = true)]
     arguments: Vec<String>,
-}
-
-/// Tests that are run together.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-enum Suite {
-    /// Inside the crates; needs neither root nor a network
-    Unit,
-    /// The real binary, spoken to as an engine would
-    Protocol,
-    /// A driver that dies, fails or hangs between any two steps
-    Faults,
-    /// Much at a time, often, and in any order, as `protocol`
-    Load,
-    /// The counters against generators' own figures
-    Counting,
-    /// The real binary under real engines, the installed one and those of other Debian releases
-    Engine,
-    /// The Debian package, installed, upgraded and purged; the plugin under Swarm; has the next two run too
-    Package,
-    /// The image and, under Swarm, the plugin, on VFs in a guest
-    PackageSriov,
-    /// The Debian package under systemd and udev, with the engine of the machine and VFs, in a guest
-    PackageSystemd,
-    /// The real binary, a real engine and SR-IOV VFs, in a guest
-    Sriov,
-    /// The core of that, and counting by clsact, on Linux 6.1, which has no TCX
-    #[value(name = "sriov-6.1")]
-    SriovBeforeTcx,
-    /// A driver that dies and fails between any two steps of handing out VFs, PFs and bonds, in a guest
-    SriovWalks,
-}
-
-impl Suite {
-    /// The kernel of the guest that it runs in, if it runs in one.
-    fn kernel(self) -> Option<Kernel> {
-        match self {
-            Self::Sriov | Self::PackageSriov | Self::PackageSystemd | Self::SriovWalks => Some(Kernel::Own),
-            Self::SriovBeforeTcx => Some(Kernel::Bookworm),
-            Self::Unit
-            | Self::Protocol
-            | Self::Faults
-            | Self::Load
-            | Self::Counting
-            | Self::Engine
-            | Self::Package => None,
-        }
-    }
-
-    /// Into how many parts its test program can be told to divide it, for a guest each.
-    fn parts(self) -> u8 {
-        if self == Self::Sriov { 2 } else { 1 }
-    }
-
-    /// The part of its test program that is its own.
-    fn own_part(self) -> Option<&'static str> {
-        match self {
-            Self::SriovWalks => Some("walks"),
-            Self::PackageSystemd => Some("systemd"),
-            _ => None,
-        }
-    }
-
-    /// Whether its driver has fault points, which do nothing until a test names a folder to look into.
-    fn has_fault_points(self) -> bool {
-        matches!(self, Self::Faults | Self::SriovWalks)
-    }
-
-    /// Whether it is about the package.
-    fn is_packed(self) -> bool {
-        matches!(self, Self::Package | Self::PackageSriov | Self::PackageSystemd)
-    }
-
-    /// The name of its test program.
-    fn target(self) -> String {
-        match self {
-            Self::SriovBeforeTcx | Self::PackageSriov | Self::PackageSystemd | Self::SriovWalks => {
-                Self::Sriov.to_string()
-            }
-            other => other.to_string(),
-        }
-    }
-}
-
-/// How a suite came out.
-enum Outcome {
-    Ran(Tally),
-    /// It can't be run here, and this is why.
-    Skipped(String),
-    /// It did not get to the end.
-    Broken(String),
-}
-
-/// What a suite's test programs said at their ends.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Tally {
-    passed: u32,
-    failed: u32,
-    ignored: u32,
 }
 
 /// Sets up what the suites need, and runs them.
@@ -178,16 +87,60 @@ pub fn run(options: &Options) -> Result<()> {
     for together in [others, faults].into_iter().filter(|suites| !suites.is_empty()) {
         process::step("Building the tests", cargo_test(&together).arg("--no-run"), BUILDING)?;
     }
-    let mut outcomes = Vec::new();
-    for suite in suites.into_iter().filter(|suite| !guests.contains_key(suite)) {
-        if suite == Suite::Engine {
-            outcomes.extend(under_engines(options)?);
-        } else {
-            outcomes.push((suite.to_string(), here(suite, &options.arguments)?));
-        }
-    }
+    let hosted = suites.into_iter().filter(|suite| !guests.contains_key(suite));
+    let mut outcomes = on_this_machine(&hosted.collect::<Vec<_>>(), options)?;
     outcomes.extend(in_guests(&guests, &options.arguments)?);
     conclude(&outcomes, strict)
+}
+
+/// The suites that need no guest. What has fault points runs beside the others: most of it is waiting.
+fn on_this_machine(suites: &[Suite], options: &Options) -> Result<Vec<(String, Outcome)>> {
+    let (aside, suites): (Vec<Suite>, Vec<Suite>) = suites.iter().partition(|suite| suite.has_fault_points());
+    let mut programs = Vec::new();
+    for suite in aside {
+        programs.push((suite, faulty(suite, &options.arguments)?));
+    }
+    thread::scope(|scope| {
+        let aside: Vec<_> = programs
+            .into_iter()
+            .map(|(suite, mut program)| {
+                let label = if suites.is_empty() { String::new() } else { suite.to_string() };
+                let what = format!("Running the tests: {suite}");
+                scope.spawn(move || {
+                    (suite.to_string(), judge(process::show_as(&label, &what, &mut program, RUNNING)))
+                })
+            })
+            .collect();
+        let mut outcomes = Vec::new();
+        for suite in suites {
+            if suite == Suite::Engine {
+                outcomes.extend(under_engines(options)?);
+            } else {
+                outcomes.push((suite.to_string(), here(suite, &options.arguments)?));
+            }
+        }
+        for suite in aside {
+            let (name, outcome) =
+                suite.join().map_err(|_| anyhow!("what runs tests beside others panicked"))?;
+            outcomes.push((name, outcome?));
+        }
+        Ok(outcomes)
+    })
+}
+
+/// The test program of a suite with fault points, and with a driver of its own: those that others are tested with
+/// come in the same place.
+fn faulty(suite: Suite, arguments: &[String]) -> Result<Command> {
+    let program = program(suite)?;
+    let folder = workspace::target("faults");
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    let (built, own) = (workspace::target("debug"), folder);
+    let (built, own) = (built.join("docker-passthrough"), own.join("docker-passthrough"));
+    fs::copy(&built, &own).with_context(|| format!("copying {}", built.display()))?;
+    let mut test = command(program);
+    test.current_dir(workspace::root().join("driver")).args(arguments);
+    test.env("DOCKER_PASSTHROUGH_TEST_BINARY", own);
+    Ok(test)
 }
 
 /// The suite engine, under one after the other.
@@ -363,102 +316,4 @@ fn judge(ended: Result<Ended>) -> Result<Outcome> {
 
 fn first_line(error: &anyhow::Error) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
-}
-
-/// What a suite came to, a line each, and then all of them together.
-fn conclude(outcomes: &[(String, Outcome)], strict: bool) -> Result<()> {
-    say("The tests");
-    let mut all = Tally::default();
-    let (mut skipped, mut bad) = (Vec::new(), Vec::new());
-    for (suite, outcome) in outcomes {
-        note(&format!("{suite:12} {outcome}"));
-        match outcome {
-            Outcome::Ran(tally) => {
-                all.passed += tally.passed;
-                all.failed += tally.failed;
-                all.ignored += tally.ignored;
-                if tally.failed > 0 {
-                    bad.push(suite.clone());
-                }
-            }
-            Outcome::Skipped(_) => skipped.push(suite.clone()),
-            Outcome::Broken(_) => bad.push(suite.clone()),
-        }
-    }
-    let ran = outcomes.len() - skipped.len();
-    let skipping =
-        if skipped.is_empty() { String::new() } else { format!("; SKIPPED: {}", skipped.join(", ")) };
-    let line = format!("{all}, in {ran} of {} suites{skipping}", outcomes.len());
-    if !bad.is_empty() {
-        bail!("tests failed in {}: {line}", bad.join(", "));
-    }
-    ensure!(skipped.is_empty() || !strict, "nothing may be left out: {line}");
-    ensure!(ran == 0 || all.passed > 0, "not one test was run: {line}");
-    say(&format!("No test failed: {line}"));
-    Ok(())
-}
-
-impl Tally {
-    /// Adds up the last lines of test programs, if there are any.
-    fn of(output: &str) -> Option<Self> {
-        let lines = output.lines().filter_map(|line| line.split_once("test result: "));
-        let tallies = lines.map(|(_, counts)| {
-            let count = |what| {
-                let before = counts.split(what).next().filter(|before| before.len() < counts.len());
-                before.and_then(|before| before.trim().rsplit(' ').next()?.parse().ok()).unwrap_or(0)
-            };
-            Self { passed: count(" passed"), failed: count(" failed"), ignored: count(" ignored") }
-        });
-        tallies.reduce(|a, b| Self {
-            passed: a.passed + b.passed,
-            failed: a.failed + b.failed,
-            ignored: a.ignored + b.ignored,
-        })
-    }
-}
-
-impl fmt::Display for Suite {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.to_possible_value();
-        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
-    }
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
-        if self.ignored > 0 {
-            write!(f, ", {} not run", self.ignored)?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ran(tally) => tally.fmt(f),
-            Self::Skipped(why) => write!(f, "SKIPPED: {why}"),
-            Self::Broken(why) => write!(f, "FAILED: {why}"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Tally;
-
-    #[test]
-    fn the_ends_of_test_programs_are_added_up() {
-        let output = "test a ... ok\n\
-            test result: ok. 12 passed; 0 failed; 1 ignored; 0 measured; 3 filtered out; finished in 0.1s\n\
-            \r\n\
-            test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1s\r\n";
-        assert_eq!(Tally::of(output), Some(Tally { passed: 15, failed: 2, ignored: 1 }));
-    }
-
-    #[test]
-    fn without_an_end_there_is_no_tally() {
-        assert_eq!(Tally::of("test a ... ok\nKernel panic"), None);
-    }
 }

@@ -2,6 +2,7 @@
 //!
 //! A request flows one way: [`plugin`] decodes it, [`network`] decides, [`device`] does it, [`counters`]
 //! watch it, [`state`] remembers it.
+mod blocking;
 pub mod cli;
 pub mod counters;
 pub mod device;

@@ -1,10 +1,6 @@
 //! The addresses and routes of a netdev, which any move to another namespace drops: read before it,
 //! written again after it.
-use futures_util::StreamExt as _;
-use netlink_packet_core::{
-    DecodeError, Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
-    NetlinkPayload, Parseable,
-};
+use netlink_packet_core::{DecodeError, Emitable, NLM_F_CREATE, NLM_F_EXCL, Parseable};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope},
@@ -14,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Rtnl,
-    rtnl::{Error, Result, acked},
+    rtnl::{Error, Result},
 };
 
 /// An address or a route, as the kernel gave it: its netlink message, kept whole so that it is put
@@ -93,8 +89,14 @@ impl Rtnl {
     }
 
     async fn addresses(&self, ifindex: u32) -> Result<Vec<AddressMessage>> {
-        let start = || self.handle().address().get().set_link_index_filter(ifindex).execute();
-        self.dump(format!("reading the addresses of netdev {ifindex}"), start).await
+        let mut message = AddressMessage::default();
+        message.header.index = ifindex;
+        let what = format!("reading the addresses of netdev {ifindex}");
+        let request = RouteNetlinkMessage::GetAddress(message);
+        let mut addresses = self.dump(what, request, AddressMessage::parse).await?;
+        // Old kernels list all.
+        addresses.retain(|address| address.header.index == ifindex);
+        Ok(addresses)
     }
 
     async fn routes(&self, ifindex: u32) -> Result<Vec<RouteMessage>> {
@@ -103,8 +105,9 @@ impl Rtnl {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
             message.attributes.push(RouteAttribute::Oif(ifindex));
-            let start = || self.handle().route().get(message).execute();
-            let routes = self.dump(format!("reading the routes of netdev {ifindex}"), start).await?;
+            let what = format!("reading the routes of netdev {ifindex}");
+            let request = RouteNetlinkMessage::GetRoute(message);
+            let routes: Vec<RouteMessage> = self.dump(what, request, RouteMessage::parse).await?;
             found.extend(routes.into_iter().filter(|route| is_own_route(route, ifindex)));
         }
         Ok(found)
@@ -114,7 +117,7 @@ impl Rtnl {
         let what = format!("giving netdev {ifindex} the address {}", saved.text);
         let mut message: AddressMessage = parse(saved, &what, AddressMessage::parse)?;
         message.header.index = ifindex;
-        self.create(what, RouteNetlinkMessage::NewAddress(message)).await
+        self.acked(what, RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL).await
     }
 
     async fn restore_route(&self, ifindex: u32, saved: &Saved) -> Result<()> {
@@ -125,25 +128,7 @@ impl Rtnl {
                 *oif = ifindex;
             }
         }
-        self.create(what, RouteNetlinkMessage::NewRoute(message)).await
-    }
-
-    async fn create(&self, what: String, message: RouteNetlinkMessage) -> Result<()> {
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-        let mut handle = self.handle().clone();
-        acked(what, async move {
-            let mut answers = handle.request(request)?;
-            while let Some(answer) = answers.next().await {
-                if let NetlinkPayload::Error(error) = answer.payload
-                    && error.code.is_some()
-                {
-                    return Err(rtnetlink::Error::NetlinkError(error));
-                }
-            }
-            Ok(())
-        })
-        .await
+        self.acked(what, RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL).await
     }
 }
 

@@ -1,13 +1,12 @@
 //! What can be done to a netdev.
-use netlink_packet_route::link::{LinkAttribute, LinkXdp};
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkXdp, Prop},
+};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
-use super::{
-    Link, Mac, Rtnl,
-    link::Flags,
-    netns::NetNs,
-    rtnl::{Result, acked},
-};
+use super::{Link, Mac, Rtnl, link::Flags, netns::NetNs, rtnl::Result};
 
 /// What to change of a netdev; what is not named stays. The kernel applies a message in an order of its
 /// own and stops at the first failure, so what must be undone one by one goes in messages of its own.
@@ -70,7 +69,7 @@ impl Rtnl {
     pub async fn change(&self, ifindex: u32, change: &Change) -> Result<()> {
         let message = change.apply(LinkUnspec::new_with_index(ifindex)).build();
         let what = format!("setting netdev {ifindex} {}", change.describe());
-        acked(what, self.handle().link().set(message).execute()).await
+        self.acked(what, RouteNetlinkMessage::SetLink(message), 0).await
     }
 
     /// Takes it up or down.
@@ -89,8 +88,10 @@ impl Rtnl {
         }
         for name in missing {
             let what = format!("giving netdev {} the alternative name {name}", link.ifindex);
-            acked(what, self.handle().link().property_add(link.ifindex).alt_ifname(&[name]).execute())
-                .await?;
+            let mut message = LinkUnspec::new_with_index(link.ifindex).build();
+            message.attributes.push(LinkAttribute::PropList(vec![Prop::AltIfName(name.clone())]));
+            let request = RouteNetlinkMessage::NewLinkProp(message);
+            self.acked(what, request, NLM_F_CREATE | NLM_F_EXCL | NLM_F_APPEND).await?;
         }
         Ok(())
     }
@@ -102,7 +103,7 @@ impl Rtnl {
             let off = LinkAttribute::Xdp(vec![LinkXdp::Fd(-1), LinkXdp::Flags(mode)]);
             let message = LinkUnspec::new_with_index(ifindex).append_extra_attribute(off).build();
             let what = format!("taking XDP off netdev {ifindex}");
-            match acked(what, self.handle().link().set(message).execute()).await {
+            match self.acked(what, RouteNetlinkMessage::SetLink(message), 0).await {
                 Err(error) if error.errno() != Some(nix::libc::EOPNOTSUPP) => return Err(error),
                 Ok(()) | Err(_) => {}
             }
@@ -118,7 +119,7 @@ impl Rtnl {
             message = message.name(name);
         }
         let what = format!("moving netdev {ifindex} to another network namespace");
-        acked(what, self.handle().link().set(message.build()).execute()).await
+        self.acked(what, RouteNetlinkMessage::SetLink(message.build()), 0).await
     }
 
     /// Whether the kernel lets the netdev change its namespace at all. It is asked to move it to where

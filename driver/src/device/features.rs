@@ -1,15 +1,14 @@
 //! What a netdev can do with XDP: the kernel is asked, not a list of drivers.
-use std::time::Duration;
+use std::{io, sync::OnceLock};
 
-use futures_util::StreamExt as _;
-use netlink_packet_core::{
-    DecodeError, Emitable, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NlasIterator, ParseableParametrized,
+use netlink_packet_core::{NLM_F_ACK, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable};
+use netlink_sys::{Socket, protocols::NETLINK_GENERIC};
+
+use super::{
+    raw::{Connection, attributes},
+    rtnl::{Error, Result},
 };
-use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
-
-use super::rtnl::{Error, Result, runtime};
-
-const REQUEST: Duration = Duration::from_secs(3);
+use crate::blocking;
 
 /// `NETDEV_XDP_ACT_*` (include/uapi/linux/netdev.h).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,55 +28,39 @@ impl XdpFeatures {
 
 /// `NETDEV_CMD_DEV_GET` with `NETDEV_A_DEV_IFINDEX`, and its answer. One netdev at a time: the family's
 /// dumps lack `NLM_F_MULTI`.
-#[derive(Debug)]
-enum Dev {
-    Get { ifindex: u32 },
-    Features(XdpFeatures),
-}
-
 const DEV_GET: u8 = 1;
 const A_IFINDEX: u16 = 1;
 const A_XDP_FEATURES: u16 = 3;
 
-impl GenlFamily for Dev {
-    fn family_name() -> &'static str {
-        "netdev"
-    }
+/// `struct genlmsghdr`.
+const GENLMSGHDR: usize = 4;
 
-    fn command(&self) -> u8 {
-        DEV_GET
-    }
-
-    fn version(&self) -> u8 {
-        1
-    }
+/// A request with one attribute, of a family that is given by its number.
+struct Request {
+    family: u16,
+    command: u8,
+    attribute: u16,
+    value: Vec<u8>,
 }
 
-impl Emitable for Dev {
+impl NetlinkSerializable for Request {
+    fn message_type(&self) -> u16 {
+        self.family
+    }
+
     fn buffer_len(&self) -> usize {
-        8
+        GENLMSGHDR + 4 + self.value.len().next_multiple_of(4)
     }
 
-    fn emit(&self, buffer: &mut [u8]) {
-        let Self::Get { ifindex } = self else { return };
-        let parts = [8_u16.to_ne_bytes(), A_IFINDEX.to_ne_bytes()].concat();
-        buffer[..4].copy_from_slice(&parts);
-        buffer[4..8].copy_from_slice(&ifindex.to_ne_bytes());
-    }
-}
-
-impl ParseableParametrized<[u8], GenlHeader> for Dev {
-    fn parse_with_param(body: &[u8], _: GenlHeader) -> std::result::Result<Self, DecodeError> {
-        let mut features = XdpFeatures::default();
-        for attribute in NlasIterator::new(body) {
-            let attribute = attribute?;
-            if attribute.kind() == A_XDP_FEATURES
-                && let Ok(bits) = attribute.value().try_into()
-            {
-                features = XdpFeatures(u64::from_ne_bytes(bits));
-            }
+    fn serialize(&self, buffer: &mut [u8]) {
+        let length = u16::try_from(4 + self.value.len()).unwrap_or_default();
+        let version = 1;
+        let head = [self.command, version, 0, 0].into_iter();
+        let attribute = length.to_ne_bytes().into_iter().chain(self.attribute.to_ne_bytes());
+        let bytes = head.chain(attribute).chain(self.value.iter().copied());
+        for (to, byte) in buffer.iter_mut().zip(bytes) {
+            *to = byte;
         }
-        Ok(Self::Features(features))
     }
 }
 
@@ -85,42 +68,51 @@ impl ParseableParametrized<[u8], GenlHeader> for Dev {
 /// 6.3, which can't be asked.
 pub async fn xdp_features(ifindex: u32) -> Result<Option<XdpFeatures>> {
     let what = || format!("asking for the XDP features of netdev {ifindex}");
-    let protocol = |reason: String| Error::Protocol { what: what(), reason };
-    let runtime = runtime().map_err(|source| Error::io(what(), source))?;
-    let (connection, mut handle, _) = {
-        let _entered = runtime.enter();
-        genetlink::new_connection().map_err(|source| Error::io(what(), source))?
+    let answer = blocking::run(move || ask(ifindex)).await;
+    answer.unwrap_or_else(|panic| Err(panic.into())).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => Error::Timeout { what: what() },
+        _ => Error::io(what(), source),
+    })
+}
+
+fn ask(ifindex: u32) -> io::Result<Option<XdpFeatures>> {
+    let mut connection = Connection::on(Socket::new(NETLINK_GENERIC)?)?;
+    let Some(family) = family(&mut connection)? else { return Ok(None) };
+    let (command, attribute) = (DEV_GET, A_IFINDEX);
+    let request = Request { family, command, attribute, value: ifindex.to_ne_bytes().into() };
+    let bits = value(&mut connection, request, A_XDP_FEATURES)?;
+    let bits = bits.and_then(|bits| bits.try_into().ok()).map_or(0, u64::from_ne_bytes);
+    Ok(Some(XdpFeatures(bits)))
+}
+
+/// The number of the family `netdev`, which stays what it is (include/uapi/linux/genetlink.h).
+fn family(connection: &mut Connection) -> io::Result<Option<u16>> {
+    const CONTROLLER: u16 = 16;
+    const GET_FAMILY: u8 = 3;
+    const A_FAMILY_ID: u16 = 1;
+    const A_FAMILY_NAME: u16 = 2;
+    static FAMILY: OnceLock<u16> = OnceLock::new();
+    if let Some(family) = FAMILY.get() {
+        return Ok(Some(*family));
+    }
+    let (command, attribute) = (GET_FAMILY, A_FAMILY_NAME);
+    let request = Request { family: CONTROLLER, command, attribute, value: b"netdev\0".into() };
+    let id = match value(connection, request, A_FAMILY_ID) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => None,
+        answer => answer?,
     };
-    let connection = runtime.spawn(connection);
-    let asked = async {
-        let mut request = NetlinkMessage::from(GenlMessage::from_payload(Dev::Get { ifindex }));
-        request.header.flags = NLM_F_REQUEST;
-        let mut answers = match handle.request(request).await {
-            Ok(answers) => answers,
-            Err(genetlink::GenetlinkError::NetlinkError(error))
-                if error.raw_os_error() == Some(nix::libc::ENOENT) =>
-            {
-                return Ok(None);
-            }
-            Err(error) => return Err(protocol(error.to_string())),
-        };
-        while let Some(answer) = answers.next().await {
-            match answer.map_err(|error| protocol(error.to_string()))?.payload {
-                NetlinkPayload::InnerMessage(GenlMessage { payload: Dev::Features(features), .. }) => {
-                    return Ok(Some(features));
-                }
-                NetlinkPayload::Error(error) if error.code.is_some() => {
-                    let source = std::io::Error::from_raw_os_error(error.raw_code().saturating_neg());
-                    return Err(Error::io(what(), source));
-                }
-                _ => {}
-            }
-        }
-        Ok(Some(XdpFeatures::default()))
-    };
-    let answer = tokio::time::timeout(REQUEST, asked).await;
-    connection.abort();
-    answer.unwrap_or_else(|_| Err(Error::Timeout { what: what() }))
+    let id = id.and_then(|id| id.try_into().ok()).map(u16::from_ne_bytes);
+    Ok(id.map(|id| *FAMILY.get_or_init(|| id)))
+}
+
+/// An attribute of the answer.
+fn value(connection: &mut Connection, request: Request, wanted: u16) -> io::Result<Option<Vec<u8>>> {
+    let request = NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(request));
+    let bodies = connection.exchange(request, NLM_F_ACK, 1)?;
+    let found = bodies.iter().find_map(|body| {
+        attributes(body.get(GENLMSGHDR..)?).find(|(kind, _)| *kind == wanted).map(|(_, value)| value.to_vec())
+    });
+    Ok(found)
 }
 
 #[cfg(test)]

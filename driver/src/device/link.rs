@@ -234,19 +234,15 @@ fn follows_its_members(bond: &[InfoBond]) -> bool {
 impl Rtnl {
     /// The netdev, or none if this namespace has no such.
     pub async fn link(&self, link: LinkRef<'_>) -> Result<Option<Link>> {
-        let get = self.handle().link().get();
-        let mut get = match link {
-            LinkRef::Index(index) => get.match_index(index),
+        let mut request = LinkMessage::default();
+        match link {
+            LinkRef::Index(index) => request.header.index = index,
+            // As `ip link` does: a longer one can only be an alternative name.
             LinkRef::Name(name) if name.len() > MAX_NAME => {
-                // As `ip link` does: a longer one can only be an alternative name.
-                let mut get = get.match_index(0);
-                let altname = LinkAttribute::PropList(vec![Prop::AltIfName(name.to_owned())]);
-                get.message_mut().attributes.push(altname);
-                get
+                request.attributes.push(LinkAttribute::PropList(vec![Prop::AltIfName(name.to_owned())]));
             }
-            LinkRef::Name(name) => get.match_name(name),
-        };
-        let request = get.message_mut().clone();
+            LinkRef::Name(name) => request.attributes.push(LinkAttribute::IfName(name.to_owned())),
+        }
         Ok(self.read_link(&format!("reading {link}"), request).await?.map(Link::from))
     }
 

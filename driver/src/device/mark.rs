@@ -3,18 +3,24 @@
 //! Any move to another network namespace drops a netdev's qdiscs (`dev_shutdown`, net/core/dev.c), so a
 //! netdev that is home without its mark has been away and is back, whoever brought it. Nothing else that
 //! the kernel keeps of a netdev tells that: its name, its alias and its bpf_links all come along.
-use netlink_packet_route::tc::TcHandle;
-
-use super::{
-    Rtnl,
-    rtnl::{Result, acked},
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    tc::{TcAttribute, TcHandle, TcMessage},
 };
+
+use super::{Rtnl, rtnl::Result};
 
 impl Rtnl {
     /// Marks the netdev. Answers false where the kernel has no ingress qdisc (CONFIG_NET_SCH_INGRESS).
     pub async fn mark(&self, ifindex: u32) -> Result<bool> {
-        let request = self.handle().qdisc().add(index(ifindex)).ingress().execute();
-        match acked(format!("adding an ingress qdisc to netdev {ifindex}"), request).await {
+        let mut message = about(ifindex);
+        message.header.parent = TcHandle::INGRESS;
+        message.header.handle = TcHandle { major: TcHandle::INGRESS.major, minor: 0 };
+        message.attributes.push(TcAttribute::Kind("ingress".into()));
+        let what = format!("adding an ingress qdisc to netdev {ifindex}");
+        let request = RouteNetlinkMessage::NewQueueDiscipline(message);
+        match self.acked(what, request, NLM_F_CREATE | NLM_F_EXCL).await {
             // EEXIST: marked before. EBUSY: the host has a clsact qdisc there, which does as well.
             Err(error) if error.is_exists() || error.errno() == Some(nix::libc::EBUSY) => Ok(true),
             Err(error) if error.is_not_found() || error.errno() == Some(nix::libc::EOPNOTSUPP) => Ok(false),
@@ -25,10 +31,11 @@ impl Rtnl {
 
     /// Whether the netdev has a mark, or an ingress qdisc of the host's.
     pub async fn is_marked(&self, ifindex: u32) -> Result<bool> {
-        let index = index(ifindex);
-        let start = || self.handle().qdisc().get().index(index).execute();
-        let qdiscs = self.dump(format!("reading the qdiscs of netdev {ifindex}"), start).await?;
-        Ok(qdiscs.iter().any(|qdisc| qdisc.header.index == index && qdisc.header.parent == TcHandle::INGRESS))
+        let what = format!("reading the qdiscs of netdev {ifindex}");
+        let request = RouteNetlinkMessage::GetQueueDiscipline(about(ifindex));
+        // The kernel lists those of all netdevs.
+        let bodies = self.raw().ask(&what, request, NLM_F_DUMP).await?;
+        Ok(bodies.iter().any(|body| is_ingress(body, ifindex)))
     }
 
     /// Takes the mark off. Fine if there is none.
@@ -36,10 +43,21 @@ impl Rtnl {
         if !self.is_marked(ifindex).await? {
             return Ok(());
         }
-        let mut request = self.handle().qdisc().del(index(ifindex));
-        request.message_mut().header.parent = TcHandle::INGRESS;
-        acked(format!("removing the ingress qdisc of netdev {ifindex}"), request.execute()).await
+        let mut message = about(ifindex);
+        message.header.parent = TcHandle::INGRESS;
+        let what = format!("removing the ingress qdisc of netdev {ifindex}");
+        self.acked(what, RouteNetlinkMessage::DelQueueDiscipline(message), 0).await
     }
+}
+
+fn about(ifindex: u32) -> TcMessage {
+    TcMessage::with_index(index(ifindex))
+}
+
+/// Whether a `struct tcmsg` (include/uapi/linux/rtnetlink.h) is of the netdev's ingress qdisc.
+fn is_ingress(body: &[u8], ifindex: u32) -> bool {
+    let word = |at: usize| body.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes);
+    word(4) == Some(ifindex) && word(12) == Some(TcHandle::INGRESS.into())
 }
 
 /// The traffic control messages have it signed.

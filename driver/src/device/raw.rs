@@ -8,11 +8,11 @@ use std::{
     num::NonZeroI32,
     os::fd::{AsFd as _, AsRawFd as _},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use netlink_packet_core::{
-    DefaultNla, ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, Parseable as _,
+    DefaultNla, ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkSerializable,
+    Parseable as _,
 };
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -28,15 +28,12 @@ use nix::sys::{
 use super::{
     Rtnl,
     netns::NetNs,
-    rtnl::{Error, REQUEST, Result},
+    rtnl::{Error, REQUEST, Result, TURN, late},
 };
-use crate::fault;
+use crate::{blocking, fault};
 
 /// `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;
-
-/// How long a request may wait, behind others and for the kernel's lock: making VFs holds that for seconds.
-const TURN: Duration = Duration::from_secs(10);
 
 const NLMSG_HEADER: usize = 16;
 const NLMSG_ERROR: u16 = 2;
@@ -60,7 +57,8 @@ const IFLA_INFO_KIND: u16 = 1;
 #[derive(Clone, Debug)]
 pub(super) struct Raw(Arc<Mutex<Connection>>);
 
-struct Connection {
+/// One socket, and the number of its last request.
+pub(super) struct Connection {
     socket: Socket,
     sequence: u32,
 }
@@ -72,9 +70,18 @@ impl std::fmt::Debug for Connection {
 }
 
 /// Why there is no answer.
-enum Failure {
+pub(super) enum Failure {
     Kernel(ErrorMessage),
     Io(io::Error),
+}
+
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Kernel(message) => Self::from_raw_os_error(message.raw_code().saturating_neg()),
+            Failure::Io(error) => error,
+        }
+    }
 }
 
 impl From<io::Error> for Failure {
@@ -85,9 +92,7 @@ impl From<io::Error> for Failure {
 
 impl Raw {
     pub fn on(socket: Socket) -> io::Result<Self> {
-        let timeout = TimeVal::new(REQUEST.as_secs().cast_signed(), 0);
-        setsockopt(&socket.as_fd(), ReceiveTimeout, &timeout)?;
-        Ok(Self(Arc::new(Mutex::new(Connection { socket, sequence: 0 }))))
+        Ok(Self(Arc::new(Mutex::new(Connection::on(socket)?))))
     }
 
     /// The bodies of at most so many answers to a request; blocks.
@@ -97,14 +102,11 @@ impl Raw {
         flags: u16,
         limit: usize,
     ) -> io::Result<Vec<Vec<u8>>> {
-        let asked = self.0.lock().unwrap_or_else(PoisonError::into_inner).exchange(message, flags, limit);
-        asked.map_err(|failure| match failure {
-            Failure::Kernel(message) => io::Error::from_raw_os_error(message.raw_code().saturating_neg()),
-            Failure::Io(error) => error,
-        })
+        let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(connection.exchange(message.into(), flags, limit)?)
     }
 
-    /// The bodies of the answers to a request, off the runtime's own threads.
+    /// The bodies of the answers to a request.
     pub async fn ask(&self, what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<Vec<Vec<u8>>> {
         self.ask_some(what, message, flags, usize::MAX).await
     }
@@ -119,19 +121,14 @@ impl Raw {
         limit: usize,
     ) -> Result<Vec<Vec<u8>>> {
         let connection = Arc::clone(&self.0);
-        let asked = tokio::task::spawn_blocking(move || {
-            connection.lock().unwrap_or_else(PoisonError::into_inner).exchange(message, flags, limit)
+        let asked = blocking::run(move || {
+            connection.lock().unwrap_or_else(PoisonError::into_inner).exchange(message.into(), flags, limit)
         });
         let what = what.to_owned();
-        let Ok(asked) = tokio::time::timeout(TURN, asked).await else {
-            let reason = format!("the kernel has not taken the request within {} s", TURN.as_secs());
-            return Err(Error::Protocol { what, reason });
-        };
+        let Ok(asked) = tokio::time::timeout(TURN, asked).await else { return Err(late(what)) };
         match asked {
             Ok(Ok(bodies)) => Ok(bodies),
-            Ok(Err(Failure::Kernel(message))) => {
-                Err(Error::netlink(what, rtnetlink::Error::NetlinkError(message)))
-            }
+            Ok(Err(Failure::Kernel(message))) => Err(Error::refused(what, &message)),
             Ok(Err(Failure::Io(error))) if error.kind() == io::ErrorKind::WouldBlock => {
                 Err(Error::Timeout { what })
             }
@@ -142,14 +139,21 @@ impl Raw {
 }
 
 impl Connection {
-    fn exchange(
+    /// One that waits for an answer no longer than the kernel may take.
+    pub fn on(socket: Socket) -> io::Result<Self> {
+        let timeout = TimeVal::new(REQUEST.as_secs().cast_signed(), 0);
+        setsockopt(&socket.as_fd(), ReceiveTimeout, &timeout)?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// The bodies of at most so many answers to a request; blocks.
+    pub fn exchange<T: NetlinkSerializable>(
         &mut self,
-        message: RouteNetlinkMessage,
+        mut request: NetlinkMessage<T>,
         flags: u16,
         limit: usize,
     ) -> Result<Vec<Vec<u8>>, Failure> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST | flags;
         request.header.sequence_number = self.sequence;
         request.finalize();
@@ -249,7 +253,7 @@ fn make_text(value: &mut [u8]) {
 }
 
 /// What the kernel says of a netdev, as the crate has it.
-fn decoded(mut body: Vec<u8>) -> Result<LinkMessage, String> {
+pub(super) fn decoded(mut body: Vec<u8>) -> Result<LinkMessage, String> {
     make_readable(body.get_mut(IFINFOMSG..).unwrap_or_default());
     LinkMessage::parse(body.as_slice()).map_err(|error| error.to_string())
 }

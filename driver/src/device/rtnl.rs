@@ -1,15 +1,9 @@
 //! One rtnetlink socket in one network namespace, with a bound on every request.
-use std::{
-    io,
-    os::fd::{FromRawFd as _, IntoRawFd as _},
-    sync::OnceLock,
-    time::Duration,
-};
+use std::{io, time::Duration};
 
-use futures_util::{Stream, TryStreamExt as _};
-use netlink_packet_core::ErrorMessage;
-use netlink_sys::{Socket, TokioSocket, protocols::NETLINK_ROUTE};
-use tokio::{runtime::Runtime, sync::Mutex, task::JoinHandle};
+use netlink_packet_core::{DecodeError, ErrorMessage, NLM_F_ACK, NLM_F_DUMP};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
 use super::{
     netns::NetNs,
@@ -17,9 +11,17 @@ use super::{
 };
 use crate::fault;
 
-/// How long the kernel may take for one answer. Requests have no timeout of their own, and an answer
-/// that the crate can't decode never ends its stream.
+/// How long the kernel may take for one answer, once it has the request.
 pub(super) const REQUEST: Duration = Duration::from_secs(3);
+
+/// How long a request may wait, behind others and for the kernel's lock: making VFs holds that for seconds.
+pub(super) const TURN: Duration = Duration::from_secs(10);
+
+/// Its turn did not come.
+pub(super) fn late(what: String) -> Error {
+    let reason = format!("the kernel has not taken the request within {} s", TURN.as_secs());
+    Error::Protocol { what, reason }
+}
 
 /// What the kernel refused, in its words.
 #[derive(Debug, thiserror::Error)]
@@ -65,14 +67,9 @@ impl Error {
         Self::Kernel { what: what.into(), source, extack: None }
     }
 
-    pub(super) fn netlink(what: String, error: rtnetlink::Error) -> Self {
-        match error {
-            rtnetlink::Error::NetlinkError(message) => {
-                let source = io::Error::from_raw_os_error(message.raw_code().saturating_neg());
-                Self::Kernel { what, source, extack: extack(&message) }
-            }
-            other => Self::Protocol { what, reason: other.to_string() },
-        }
+    pub(super) fn refused(what: String, message: &ErrorMessage) -> Self {
+        let source = io::Error::from_raw_os_error(message.raw_code().saturating_neg());
+        Self::Kernel { what, source, extack: extack(message) }
     }
 
     /// The errno, where the kernel answered with one.
@@ -103,80 +100,58 @@ fn extack(message: &ErrorMessage) -> Option<String> {
     Some(String::from_utf8_lossy(text).trim_end_matches('\0').to_owned())
 }
 
-/// A handle to rtnetlink in one network namespace. Dropping it closes the socket, which matters: an
+/// rtnetlink in one network namespace: one request after the other. Dropping it closes the socket, which matters: an
 /// open one keeps a dead namespace, and the netdevs in it, alive.
 #[derive(Debug)]
-pub struct Rtnl {
-    handle: rtnetlink::Handle,
-    connection: JoinHandle<()>,
-    raw: Raw,
-    /// A socket has one dump at a time; the kernel refuses a second with EBUSY.
-    dumping: Mutex<()>,
-}
-
-impl Drop for Rtnl {
-    fn drop(&mut self) {
-        self.connection.abort();
-    }
-}
+pub struct Rtnl(Raw);
 
 impl Rtnl {
     /// In the namespace of the calling thread.
     pub fn new() -> io::Result<Self> {
-        Self::on(socket()?, socket()?)
+        Ok(Self(Raw::on(socket()?)?))
     }
 
     /// In another namespace. The socket is made on a thread that enters it and ends.
     pub fn within(netns: &NetNs) -> io::Result<Self> {
-        let (socket, raw) = netns.run(|| io::Result::Ok((socket()?, socket()?)))??;
-        Self::on(socket, raw)
-    }
-
-    fn on(socket: Socket, raw: Socket) -> io::Result<Self> {
-        let raw = Raw::on(raw)?;
-        let runtime = runtime()?;
-        let _entered = runtime.enter();
-        // SAFETY: the descriptor was just taken out of `Socket`, so this is its only owner.
-        let socket = unsafe { TokioSocket::from_raw_fd(socket.into_raw_fd()) };
-        let (connection, handle, _) = rtnetlink::from_socket(socket);
-        Ok(Self { handle, connection: runtime.spawn(connection), raw, dumping: Mutex::default() })
-    }
-
-    pub(super) fn handle(&self) -> &rtnetlink::Handle {
-        &self.handle
+        Ok(Self(Raw::on(netns.run(socket)??)?))
     }
 
     pub(super) fn raw(&self) -> &Raw {
-        &self.raw
+        &self.0
     }
 
-    /// Collects the answers to a dump, which `start` asks for once the last one has all of its own.
-    pub(super) async fn dump<T, S>(
+    /// Has something done, whose only answer is its acknowledgement.
+    pub(super) async fn acked(
         &self,
         what: impl Into<String>,
-        start: impl FnOnce() -> S,
-    ) -> Result<Vec<T>>
-    where
-        S: Stream<Item = std::result::Result<T, rtnetlink::Error>>,
-    {
-        let _dumping = self.dumping.lock().await;
-        answers(what, start()).await
+        request: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<()> {
+        let what = what.into();
+        let asked = async {
+            fault::point!("netlink.ask");
+            let answer = self.raw().ask(&what, request, NLM_F_ACK | flags).await;
+            fault::point!("netlink.answered");
+            answer
+        };
+        let answer = tokio::time::timeout(TURN, asked).await;
+        answer.unwrap_or_else(|_| Err(late(what.clone()))).map(drop)
     }
-}
 
-/// Where netlink's sockets are driven. The kernel carries a request out while it is being sent, and takes
-/// its time if somebody else holds its lock; the runtime that answers Docker shall not wait with it.
-pub(super) fn runtime() -> io::Result<&'static Runtime> {
-    static RUNTIME: OnceLock<Result<Runtime, io::ErrorKind>> = OnceLock::new();
-    let runtime = RUNTIME.get_or_init(|| {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("netlink")
-            .enable_all()
-            .build()
-            .map_err(|error| error.kind())
-    });
-    runtime.as_ref().map_err(|kind| io::Error::from(*kind))
+    /// The answers to a dump, decoded.
+    pub(super) async fn dump<T>(
+        &self,
+        what: impl Into<String>,
+        request: RouteNetlinkMessage,
+        decode: impl Fn(&[u8]) -> std::result::Result<T, DecodeError>,
+    ) -> Result<Vec<T>> {
+        let what = what.into();
+        let bodies = self.raw().ask(&what, request, NLM_F_DUMP).await?;
+        let decoded = bodies.iter().map(|body| decode(body));
+        decoded
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|error| Error::Protocol { what, reason: error.to_string() })
+    }
 }
 
 fn socket() -> io::Result<Socket> {
@@ -185,38 +160,6 @@ fn socket() -> io::Result<Socket> {
     socket.set_cap_ack(true)?;
     socket.set_netlink_get_strict_chk(true)?;
     Ok(socket)
-}
-
-/// Runs a request that has no answer but its acknowledgement.
-pub(super) async fn acked(
-    what: impl Into<String>,
-    request: impl Future<Output = std::result::Result<(), rtnetlink::Error>>,
-) -> Result<()> {
-    let what = what.into();
-    let asked = async {
-        fault::point!("netlink.ask");
-        let answer = request.await;
-        fault::point!("netlink.answered");
-        Result::<_>::Ok(answer)
-    };
-    let Ok(answer) = tokio::time::timeout(REQUEST, asked).await else { return Err(Error::Timeout { what }) };
-    match answer? {
-        // The crate's property requests take an acknowledgement, which has no code, for an error.
-        Err(rtnetlink::Error::NetlinkError(message)) if message.code.is_none() => Ok(()),
-        answer => answer.map_err(|error| Error::netlink(what, error)),
-    }
-}
-
-/// Collects the answers to a get or a dump.
-pub(super) async fn answers<T>(
-    what: impl Into<String>,
-    stream: impl Stream<Item = std::result::Result<T, rtnetlink::Error>>,
-) -> Result<Vec<T>> {
-    let what = what.into();
-    match tokio::time::timeout(REQUEST, stream.try_collect()).await {
-        Ok(answer) => answer.map_err(|error| Error::netlink(what, error)),
-        Err(_) => Err(Error::Timeout { what }),
-    }
 }
 
 #[cfg(test)]

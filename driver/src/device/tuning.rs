@@ -1,12 +1,12 @@
 //! Limits and a group that a netdev keeps when it moves, and that a container may change.
-use netlink_packet_route::link::{LinkAttribute, LinkProtocolDownReason};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkProtocolDownReason},
+};
 use rtnetlink::LinkUnspec;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Mac, Rtnl,
-    rtnl::{Result, acked},
-};
+use super::{Mac, Rtnl, rtnl::Result};
 
 /// As the kernel has them; none where it has not said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +98,7 @@ impl Rtnl {
                 message.append_extra_attribute(attribute)
             })
             .build();
-        acked(what, self.handle().link().set(message).execute()).await
+        self.acked(what, RouteNetlinkMessage::SetLink(message), 0).await
     }
 }
 

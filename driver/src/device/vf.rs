@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use netlink_packet_route::{
-    AddressFamily,
+    RouteNetlinkMessage,
     link::{
         LinkAttribute, LinkExtentMask, LinkVfInfo, VfInfo, VfInfoLinkState, VfInfoMac, VfInfoRate,
         VfInfoSpoofCheck, VfInfoTrust, VfLinkState, VfVlan, VfVlanInfo, VlanProtocol,
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Link, Mac, Rtnl, pci,
-    rtnl::{Error, Result, acked, answers},
+    rtnl::{Error, Result},
     stats::Stats,
 };
 
@@ -168,16 +168,14 @@ impl VfSetting {
     }
 }
 
-/// A PF with more VFs than this is not asked for their counters: the answer would not fit the buffer that
-/// netlink-proto reads into, and would never arrive.
+/// A PF with more VFs than this is not asked for their counters: all of them are in one attribute, which is no longer
+/// than 64 KiB.
 const MAX_COUNTED_VFS: usize = 128;
 
 impl Rtnl {
     /// The settings of the PF's VFs, by their numbers. One that the hardware's driver says nothing of is left
     /// out.
     pub async fn vf_settings(&self, pf: u32) -> Result<BTreeMap<u32, VfSettings>> {
-        // Without statistics: with them the answer for some 220 VFs is larger than the crate's buffer,
-        // and never arrives.
         let rows = self.vf_rows(pf, vec![LinkExtentMask::Vf, LinkExtentMask::SkipStats]).await?;
         Ok(rows.iter().filter_map(|row| Some((number(row)?, settings(row)))).collect())
     }
@@ -193,8 +191,9 @@ impl Rtnl {
     }
 
     async fn vf_rows(&self, pf: u32, mask: Vec<LinkExtentMask>) -> Result<Vec<Vec<VfInfo>>> {
-        let get = self.handle().link().get().match_index(pf).set_filter_mask(AddressFamily::Unspec, mask);
-        let found = answers(format!("reading the VFs of netdev {pf}"), get.execute()).await?;
+        let mut request = LinkUnspec::new_with_index(pf).build();
+        request.attributes.push(LinkAttribute::ExtMask(mask));
+        let found = self.read_link(&format!("reading the VFs of netdev {pf}"), request).await?;
         let attributes = found.into_iter().flat_map(|message| message.attributes);
         let lists = attributes.filter_map(|attribute| match attribute {
             LinkAttribute::VfInfoList(list) => Some(list),
@@ -208,7 +207,7 @@ impl Rtnl {
         let what = format!("setting VF {vf} {setting}");
         let list = LinkAttribute::VfInfoList(vec![LinkVfInfo(vec![setting.info(vf)])]);
         let message = LinkUnspec::new_with_index(pf).append_extra_attribute(list).build();
-        acked(what.clone(), self.handle().link().set(message).execute()).await?;
+        self.acked(what.clone(), RouteNetlinkMessage::SetLink(message), 0).await?;
         let now = self.vf_settings(pf).await?;
         match now.get(&vf) {
             Some(settings) if setting.is_in(settings) => Ok(()),

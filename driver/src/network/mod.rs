@@ -340,23 +340,23 @@ impl Driver {
         self.counters(move |_| counters::read(&bpffs, &id)).await
     }
 
-    /// Runs what blocks, with the counters, off the runtime's own threads.
+    /// Runs what blocks, with the counters.
     async fn counters<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Counters) -> counters::Result<T> + Send + 'static,
     ) -> Result<T> {
         let counters = Arc::clone(&self.counters);
-        let done = tokio::task::spawn_blocking(move || work(&counters)).await;
+        let done = crate::blocking::run(move || work(&counters)).await;
         Ok(done.map_err(|panic| Error::io("the counters")(panic.into()))??)
     }
 }
 
-/// Runs what blocks off the runtime's own threads.
+/// Runs what blocks.
 async fn blocking<T: Send + 'static>(
     what: impl Into<String>,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = crate::blocking::run(work).await;
     done.unwrap_or_else(|panic| Err(panic.into())).map_err(Error::io(what))
 }
 

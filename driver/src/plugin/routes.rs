@@ -14,6 +14,7 @@ use super::messages::{
     JoinAnswer, OneEndpoint, decode,
 };
 use crate::{
+    blocking,
     metrics::Recorder,
     network::{self, Driver, caller::Caller},
     state::{EndpointId, NetworkId},
@@ -172,7 +173,7 @@ impl Calls {
             "/NetworkDriver.Leave" => {
                 let OneEndpoint { network, endpoint } = decode(body).map_err(Failure::malformed)?;
                 let span = self.span("Leave", &network, &endpoint);
-                self.run(span, Caller::default(), async { Ok(()) }).await?;
+                logged(async { Ok(()) }).instrument(span).await?;
                 Ok(json!({}))
             }
             // Engines before 28 don't start a container whose endpoint has no answer to this.
@@ -216,20 +217,8 @@ impl Calls {
         caller: Caller,
         operation: impl Future<Output = network::Result<T>> + Send + 'static,
     ) -> Result<T, Failure> {
-        let begun = Instant::now();
-        let logged = async move {
-            let done = operation.await;
-            // For a death between what was done and the answer.
-            #[cfg(feature = "faults")]
-            let _ = crate::fault::reach("call.done").await;
-            let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-            match &done {
-                Ok(_) => tracing::info!(millis, "done"),
-                Err(error) => tracing::error!(millis, %error, "failed"),
-            }
-            done
-        };
-        let mut task = self.under_way.spawn(logged.instrument(span));
+        let logged = logged(operation).instrument(span);
+        let mut task = self.under_way.spawn_blocking(|| blocking::here(logged));
         let done = match tokio::time::timeout(self.timeout, &mut task).await {
             Ok(done) => done,
             Err(_) if caller.give_up() => {
@@ -247,6 +236,21 @@ impl Calls {
             }
         }
     }
+}
+
+/// An operation that says how it came out.
+async fn logged<T>(operation: impl Future<Output = network::Result<T>>) -> network::Result<T> {
+    let begun = Instant::now();
+    let done = operation.await;
+    // For a death between what was done and the answer.
+    #[cfg(feature = "faults")]
+    let _ = crate::fault::reach("call.done").await;
+    let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    match &done {
+        Ok(_) => tracing::info!(millis, "done"),
+        Err(error) => tracing::error!(millis, %error, "failed"),
+    }
+    done
 }
 
 fn to_json(answer: &impl serde::Serialize) -> Answer {

@@ -16,7 +16,7 @@ use super::{
     lines::Lines,
     model::{State, VERSION},
 };
-use crate::fault;
+use crate::{blocking, fault};
 
 const FILE: &str = "state.json";
 const NEXT: &str = "state.json.new";
@@ -152,7 +152,7 @@ impl Store {
         };
         let (path, current, lock) = (folder.clone(), Arc::clone(&self.current), self.lock.clone());
         // Goes on to its end, with the lock, also if nobody waits for it any more.
-        let written = tokio::task::spawn_blocking(move || {
+        let written = blocking::run(move || {
             let _lock = lock;
             let Writer { lines, unsure } = &mut *writer;
             write(&folder, lines, &next).inspect_err(|_| {

@@ -2,12 +2,13 @@
 //!
 //! A call's work is hundreds of short questions to the kernel, one after the other: on a thread of its own, each costs
 //! what the kernel takes, and none a change of threads there and back.
-use std::cell::Cell;
-
-use tokio::{
-    runtime::Handle,
-    task::{JoinError, spawn_blocking},
+use std::{
+    cell::Cell,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
 };
+
+use tokio::{runtime::Handle, task::spawn_blocking};
 
 thread_local! {
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
@@ -26,9 +27,13 @@ pub fn here<T>(future: impl Future<Output = T>) -> T {
     Handle::current().block_on(future)
 }
 
-/// Runs what blocks: at once where the thread may block, else on another. An error is its panic.
-pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
-    if MAY_BLOCK.get() { Ok(work()) } else { spawn_blocking(work).await }
+/// Runs what blocks: at once where the thread may block, else on another. An error is its panic, which is in the log.
+pub async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    if MAY_BLOCK.get() {
+        // What was begun can be undone, as when it was another thread that panicked.
+        return catch_unwind(AssertUnwindSafe(work)).map_err(|_| io::Error::other("it panicked"));
+    }
+    Ok(spawn_blocking(work).await?)
 }
 
 #[cfg(test)]
@@ -48,5 +53,12 @@ mod tests {
         let (there, here) = spawn_blocking(both).await.unwrap();
         assert_eq!(there, here);
         assert_ne!(thread().await, current().id());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn a_panic_is_an_error_on_either() {
+        let panics = || run(|| -> u8 { panic!("as planned") });
+        assert!(panics().await.is_err());
+        assert!(spawn_blocking(move || here(panics())).await.unwrap().is_err());
     }
 }

@@ -93,10 +93,17 @@ impl Rtnl {
         message.header.index = ifindex;
         let what = format!("reading the addresses of netdev {ifindex}");
         let request = RouteNetlinkMessage::GetAddress(message);
-        let mut addresses = self.dump(what, request, AddressMessage::parse).await?;
-        // Old kernels list all.
-        addresses.retain(|address| address.header.index == ifindex);
-        Ok(addresses)
+        // Some protocols list theirs whatever netdev is asked for, with attributes of their own.
+        let is_ours = |body: &[u8]| {
+            let family = body.first().copied().map(AddressFamily::from);
+            let index = body.get(4..).and_then(|at| at.first_chunk()).copied().map(u32::from_ne_bytes);
+            matches!(family, Some(AddressFamily::Inet | AddressFamily::Inet6)) && index == Some(ifindex)
+        };
+        match self.dump(what, request, is_ours, AddressMessage::parse).await {
+            // It has just gone, and has none.
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            addresses => addresses,
+        }
     }
 
     async fn routes(&self, ifindex: u32) -> Result<Vec<RouteMessage>> {
@@ -107,7 +114,7 @@ impl Rtnl {
             message.attributes.push(RouteAttribute::Oif(ifindex));
             let what = format!("reading the routes of netdev {ifindex}");
             let request = RouteNetlinkMessage::GetRoute(message);
-            let routes: Vec<RouteMessage> = self.dump(what, request, RouteMessage::parse).await?;
+            let routes: Vec<RouteMessage> = self.dump(what, request, |_| true, RouteMessage::parse).await?;
             found.extend(routes.into_iter().filter(|route| is_own_route(route, ifindex)));
         }
         Ok(found)

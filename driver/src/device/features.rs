@@ -69,7 +69,7 @@ impl NetlinkSerializable for Request {
 pub async fn xdp_features(ifindex: u32) -> Result<Option<XdpFeatures>> {
     let what = || format!("asking for the XDP features of netdev {ifindex}");
     let answer = blocking::run(move || ask(ifindex)).await;
-    answer.unwrap_or_else(|panic| Err(panic.into())).map_err(|source| match source.kind() {
+    answer.flatten().map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => Error::Timeout { what: what() },
         _ => Error::io(what(), source),
     })

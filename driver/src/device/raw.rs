@@ -19,7 +19,7 @@ use netlink_packet_route::{
     link::{LinkAttribute, LinkExtentMask, LinkMessage, Prop},
     nsid::{NsidAttribute, NsidMessage},
 };
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sys::{
     socket::{setsockopt, sockopt::ReceiveTimeout},
     time::TimeVal,
@@ -143,6 +143,8 @@ impl Connection {
     pub fn on(socket: Socket) -> io::Result<Self> {
         let timeout = TimeVal::new(REQUEST.as_secs().cast_signed(), 0);
         setsockopt(&socket.as_fd(), ReceiveTimeout, &timeout)?;
+        // To the kernel: it takes nothing from others then, who might send answers of their own in a container.
+        socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Self { socket, sequence: 0 })
     }
 
@@ -433,6 +435,18 @@ pub(super) mod tests {
         bytes.extend(value);
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         bytes
+    }
+
+    /// Without root nobody may send to others at all.
+    #[test]
+    fn answers_come_from_nobody_but_the_kernel() {
+        let ours = Connection::on(Socket::new(NETLINK_ROUTE).unwrap()).unwrap();
+        let mut address = SocketAddr::new(0, 0);
+        ours.socket.get_address(&mut address).unwrap();
+        assert_ne!(address.port_number(), 0);
+        let theirs = Socket::new(NETLINK_ROUTE).unwrap();
+        let forged = [16_u8, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+        assert!(theirs.send_to(&forged, &address, 0).is_err());
     }
 
     #[test]

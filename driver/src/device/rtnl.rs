@@ -14,7 +14,8 @@ use crate::fault;
 /// How long the kernel may take for one answer, once it has the request.
 pub(super) const REQUEST: Duration = Duration::from_secs(3);
 
-/// How long a request may wait, behind others and for the kernel's lock: making VFs holds that for seconds.
+/// How long a request may wait, behind others and for the kernel's lock: making VFs holds that for seconds. On a call's
+/// own thread nothing ends that wait; Docker is answered in time all the same.
 pub(super) const TURN: Duration = Duration::from_secs(10);
 
 /// Its turn did not come.
@@ -138,16 +139,17 @@ impl Rtnl {
         answer.unwrap_or_else(|_| Err(late(what.clone()))).map(drop)
     }
 
-    /// The answers to a dump, decoded.
+    /// The answers to a dump that are `wanted`, decoded.
     pub(super) async fn dump<T>(
         &self,
         what: impl Into<String>,
         request: RouteNetlinkMessage,
+        wanted: impl Fn(&[u8]) -> bool,
         decode: impl Fn(&[u8]) -> std::result::Result<T, DecodeError>,
     ) -> Result<Vec<T>> {
         let what = what.into();
         let bodies = self.raw().ask(&what, request, NLM_F_DUMP).await?;
-        let decoded = bodies.iter().map(|body| decode(body));
+        let decoded = bodies.iter().filter(|body| wanted(body)).map(|body| decode(body));
         decoded
             .collect::<std::result::Result<_, _>>()
             .map_err(|error| Error::Protocol { what, reason: error.to_string() })

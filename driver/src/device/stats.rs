@@ -2,7 +2,7 @@
 use std::{io, os::fd::AsFd as _, time::Duration};
 
 use netlink_packet_route::link::{Stats64, VfStats};
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::sys::{
     socket::{setsockopt, sockopt::ReceiveTimeout},
     time::TimeVal,
@@ -47,6 +47,8 @@ impl Stats {
     pub fn of_here(ifindex: u32) -> io::Result<Option<Self>> {
         let socket = Socket::new(NETLINK_ROUTE)?;
         setsockopt(&socket.as_fd(), ReceiveTimeout, &TimeVal::new(ANSWER.as_secs().cast_signed(), 0))?;
+        // So that nobody else answers, as a container might.
+        socket.connect(&SocketAddr::new(0, 0))?;
         socket.send(&request(ifindex), 0)?;
         // A header, `if_stats_msg` and the attribute; an error has less.
         let mut answer = [0; 1024];

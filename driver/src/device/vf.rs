@@ -193,8 +193,11 @@ impl Rtnl {
     async fn vf_rows(&self, pf: u32, mask: Vec<LinkExtentMask>) -> Result<Vec<Vec<VfInfo>>> {
         let mut request = LinkUnspec::new_with_index(pf).build();
         request.attributes.push(LinkAttribute::ExtMask(mask));
-        let found = self.read_link(&format!("reading the VFs of netdev {pf}"), request).await?;
-        let attributes = found.into_iter().flat_map(|message| message.attributes);
+        let what = format!("reading the VFs of netdev {pf}");
+        // One that has just gone is no PF without VFs: theirs are still to be put back.
+        let gone = || std::io::Error::from_raw_os_error(nix::libc::ENODEV);
+        let found = self.read_link(&what, request).await?.ok_or_else(|| Error::io(what, gone()))?;
+        let attributes = found.attributes.into_iter();
         let lists = attributes.filter_map(|attribute| match attribute {
             LinkAttribute::VfInfoList(list) => Some(list),
             _ => None,

@@ -347,7 +347,7 @@ impl Driver {
     ) -> Result<T> {
         let counters = Arc::clone(&self.counters);
         let done = crate::blocking::run(move || work(&counters)).await;
-        Ok(done.map_err(|panic| Error::io("the counters")(panic.into()))??)
+        Ok(done.map_err(Error::io("the counters"))??)
     }
 }
 
@@ -357,7 +357,7 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T> {
     let done = crate::blocking::run(work).await;
-    done.unwrap_or_else(|panic| Err(panic.into())).map_err(Error::io(what))
+    done.flatten().map_err(Error::io(what))
 }
 
 fn now() -> u64 {

@@ -6,6 +6,7 @@ use std::{
 
 use hyper::StatusCode;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
@@ -19,6 +20,9 @@ use crate::{
     network::{self, Driver, caller::Caller},
     state::{EndpointId, NetworkId},
 };
+
+/// Half of those that the runtime has for what blocks.
+const THREADS: usize = 256;
 
 /// Docker's calls.
 const PATHS: [&str; 16] = [
@@ -78,6 +82,9 @@ pub struct Calls {
     /// Operations under way, which a client that hangs up or a shutdown does not cut short.
     under_way: TaskTracker,
     recorder: Recorder,
+    /// How many operations may have a thread of their own. What else blocks takes from the same pool, and others may
+    /// wait for that: the rest of the operations do as that does.
+    threads: Arc<Semaphore>,
     /// When a call is answered at the latest: Docker waits for ever, and holds a lock of the container meanwhile.
     timeout: Duration,
 }
@@ -85,7 +92,8 @@ pub struct Calls {
 impl Calls {
     /// Calls are carried out by `driver`, `recorder` is told of them, and they are answered within `timeout`.
     pub fn new(driver: Arc<Driver>, recorder: Recorder, timeout: Duration) -> Self {
-        Self { driver, under_way: TaskTracker::new(), recorder, timeout }
+        let threads = Arc::new(Semaphore::new(THREADS));
+        Self { driver, under_way: TaskTracker::new(), recorder, threads, timeout }
     }
 
     /// Waits until nothing is under way any more, as long as a call may take.
@@ -218,7 +226,13 @@ impl Calls {
         operation: impl Future<Output = network::Result<T>> + Send + 'static,
     ) -> Result<T, Failure> {
         let logged = logged(operation).instrument(span);
-        let mut task = self.under_way.spawn_blocking(|| blocking::here(logged));
+        let mut task = match Arc::clone(&self.threads).try_acquire_owned() {
+            Ok(thread) => self.under_way.spawn_blocking(|| {
+                let _thread = thread;
+                blocking::here(logged)
+            }),
+            Err(_) => self.under_way.spawn(logged),
+        };
         let done = match tokio::time::timeout(self.timeout, &mut task).await {
             Ok(done) => done,
             Err(_) if caller.give_up() => {

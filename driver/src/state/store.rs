@@ -169,7 +169,7 @@ impl Store {
             current.store(next.into());
             Ok(())
         });
-        written.await.unwrap_or_else(|panic| Err(Error::Io { path, source: panic.into() }))?;
+        written.await.unwrap_or_else(|source| Err(Error::Io { path, source }))?;
         Ok(answer)
     }
 

@@ -1,5 +1,5 @@
 //! A call that hangs at one of its points is answered all the same, and holds up nobody else.
-use std::{fs, thread};
+use std::{fs, io::Write as _, os::unix::net::UnixStream, thread};
 
 use serde_json::json;
 
@@ -17,6 +17,7 @@ use super::{
 trials![
     other_networks_go_on,
     looks_at_hundreds_that_hang_hold_up_no_call,
+    hundreds_that_wait_hold_up_no_other,
     sigterm_does_not_wait_for_ever,
     who_asks_again_after_a_late_one_gets_all_of_it
 ];
@@ -115,6 +116,45 @@ fn looks_at_hundreds_that_hang_hold_up_no_call() {
     scene.done();
     let passed = stage.plan.passed();
     assert!(passed.iter().any(|(point, _)| point == "look.network"), "no look was begun: {passed:?}");
+    driver.terminate();
+}
+
+/// More than there are threads for what blocks.
+const WAITING: usize = 600;
+
+/// One of a network hangs, and hundreds wait for it: other networks go on.
+fn hundreds_that_wait_hold_up_no_other() {
+    let (stage, other) = (stage(), Nic::new());
+    let (driver, scene) = (&stage.driver, Scene::before(&stage, Call::CreateEndpoint));
+    stage.plan.arm(&Fault { point: "assign.chosen".into(), nth: 1, action: Action::Hold });
+    let ask = |call: &str, body: &serde_json::Value| {
+        let (mut stream, body) = (UnixStream::connect(&driver.socket).unwrap(), body.to_string());
+        let head = format!(
+            "POST /NetworkDriver.{call} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        stream
+    };
+    let (call, body) = scene.request();
+    let mut asked = vec![ask(call, &body)];
+    eventually("it hangs", || {
+        let passed = stage.plan.passed();
+        passed.iter().any(|(point, _)| point == "assign.chosen").then_some(()).ok_or(format!("{passed:?}"))
+    });
+    asked.extend((0..WAITING).map(|_| {
+        let ids = simulated::ids(&scene.network, &docker_id());
+        ask("DeleteEndpoint", &ids)
+    }));
+    let network = simulated::create_network(driver, &other);
+    let container = Container::start(driver, &other, &network);
+    other.ping(&other.near4(2), 1);
+    container.stop();
+    driver.done("DeleteNetwork", &json!({"NetworkID": network}));
+    stage.plan.disarm();
+    scene.done();
+    drop(asked);
+    scene.live_on();
     driver.terminate();
 }
 

@@ -1,6 +1,6 @@
 //! What blocks, and where it may.
 //!
-//! A call's work is hundreds of short questions to the kernel, one after the other: on a thread of its own, each costs
+//! A call's work is some thirty short questions to the kernel, one after the other: on a thread of its own, each costs
 //! what the kernel takes, and none a change of threads there and back.
 use std::{
     cell::Cell,

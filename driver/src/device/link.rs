@@ -260,8 +260,5 @@ impl Rtnl {
 
 /// A netdev that must be there.
 pub async fn require(rtnl: &Rtnl, link: LinkRef<'_>) -> Result<Link> {
-    rtnl.link(link).await?.ok_or_else(|| {
-        let source = std::io::Error::from_raw_os_error(nix::libc::ENODEV);
-        Error::io(format!("{link}"), source)
-    })
+    rtnl.link(link).await?.ok_or_else(|| Error::gone(link.to_string()))
 }

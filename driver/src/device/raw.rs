@@ -8,6 +8,7 @@ use std::{
     num::NonZeroI32,
     os::fd::{AsFd as _, AsRawFd as _},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use netlink_packet_core::{
@@ -56,6 +57,15 @@ const IFLA_INFO_KIND: u16 = 1;
 /// A socket that blocks, for as long as an answer may take.
 #[derive(Clone, Debug)]
 pub(super) struct Raw(Arc<Mutex<Connection>>);
+
+/// A socket that waits so long for an answer, and takes none but the kernel's: others might send some of their own in a
+/// container.
+pub(super) fn to_kernel(socket: Socket, patience: Duration) -> io::Result<Socket> {
+    let timeout = TimeVal::new(patience.as_secs().cast_signed(), 0);
+    setsockopt(&socket.as_fd(), ReceiveTimeout, &timeout)?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    Ok(socket)
+}
 
 /// One socket, and the number of its last request.
 pub(super) struct Connection {
@@ -141,11 +151,7 @@ impl Raw {
 impl Connection {
     /// One that waits for an answer no longer than the kernel may take.
     pub fn on(socket: Socket) -> io::Result<Self> {
-        let timeout = TimeVal::new(REQUEST.as_secs().cast_signed(), 0);
-        setsockopt(&socket.as_fd(), ReceiveTimeout, &timeout)?;
-        // To the kernel: it takes nothing from others then, who might send answers of their own in a container.
-        socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket: to_kernel(socket, REQUEST)?, sequence: 0 })
     }
 
     /// The bodies of at most so many answers to a request; blocks.

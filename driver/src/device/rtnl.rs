@@ -73,6 +73,11 @@ impl Error {
         Self::Kernel { what, source, extack: extack(message) }
     }
 
+    /// A netdev that must be there is not.
+    pub(super) fn gone(what: impl Into<String>) -> Self {
+        Self::io(what, io::Error::from_raw_os_error(nix::libc::ENODEV))
+    }
+
     /// The errno, where the kernel answered with one.
     pub fn errno(&self) -> Option<i32> {
         match self {

@@ -1,15 +1,11 @@
 //! What a netdev or a VF has counted itself.
-use std::{io, os::fd::AsFd as _, time::Duration};
+use std::{io, time::Duration};
 
 use netlink_packet_route::link::{Stats64, VfStats};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use nix::sys::{
-    socket::{setsockopt, sockopt::ReceiveTimeout},
-    time::TimeVal,
-};
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use serde::{Deserialize, Serialize};
 
-use super::raw::{attributes, message_at};
+use super::raw::{attributes, message_at, to_kernel};
 
 /// How long the kernel may take to say what a netdev has counted.
 const ANSWER: Duration = Duration::from_secs(1);
@@ -45,10 +41,7 @@ impl Stats {
     /// many netdevs in many namespaces it costs less than an [`Rtnl`](super::Rtnl) in each, and its answer has
     /// nothing in it that a container could choose.
     pub fn of_here(ifindex: u32) -> io::Result<Option<Self>> {
-        let socket = Socket::new(NETLINK_ROUTE)?;
-        setsockopt(&socket.as_fd(), ReceiveTimeout, &TimeVal::new(ANSWER.as_secs().cast_signed(), 0))?;
-        // So that nobody else answers, as a container might.
-        socket.connect(&SocketAddr::new(0, 0))?;
+        let socket = to_kernel(Socket::new(NETLINK_ROUTE)?, ANSWER)?;
         socket.send(&request(ifindex), 0)?;
         // A header, `if_stats_msg` and the attribute; an error has less.
         let mut answer = [0; 1024];

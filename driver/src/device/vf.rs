@@ -195,8 +195,7 @@ impl Rtnl {
         request.attributes.push(LinkAttribute::ExtMask(mask));
         let what = format!("reading the VFs of netdev {pf}");
         // One that has just gone is no PF without VFs: theirs are still to be put back.
-        let gone = || std::io::Error::from_raw_os_error(nix::libc::ENODEV);
-        let found = self.read_link(&what, request).await?.ok_or_else(|| Error::io(what, gone()))?;
+        let found = self.read_link(&what, request).await?.ok_or_else(|| Error::gone(what))?;
         let attributes = found.attributes.into_iter();
         let lists = attributes.filter_map(|attribute| match attribute {
             LinkAttribute::VfInfoList(list) => Some(list),

@@ -195,7 +195,7 @@ impl Driver {
 
 impl Network {
     /// For errors: `network red`, or `network 0123456789ab` where the name is not known.
-    pub(super) fn title(&self, id: &NetworkId) -> String {
+    pub(crate) fn title(&self, id: &NetworkId) -> String {
         format!("network {}", self.name.as_deref().unwrap_or(id.short()))
     }
 }

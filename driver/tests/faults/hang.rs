@@ -1,10 +1,10 @@
 //! A call that hangs at one of its points is answered all the same, and holds up nobody else.
-use std::{fs, io::Write as _, os::unix::net::UnixStream, thread};
+use std::{fs, thread};
 
 use serde_json::json;
 
 use crate::support::{
-    assert_names, docker_id, eventually, nic::Nic, simulated, simulated::Container, trials,
+    assert_names, docker_id, eventually, http, nic::Nic, simulated, simulated::Container, trials,
 };
 
 use super::{
@@ -128,13 +128,9 @@ fn hundreds_that_wait_hold_up_no_other() {
     let (driver, scene) = (&stage.driver, Scene::before(&stage, Call::CreateEndpoint));
     stage.plan.arm(&Fault { point: "assign.chosen".into(), nth: 1, action: Action::Hold });
     let ask = |call: &str, body: &serde_json::Value| {
-        let (mut stream, body) = (UnixStream::connect(&driver.socket).unwrap(), body.to_string());
-        let head = format!(
-            "POST /NetworkDriver.{call} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
-        stream
+        let mut connection = http::Connection::open(&driver.socket).unwrap();
+        connection.send_request("POST", &format!("/NetworkDriver.{call}"), body.to_string().as_bytes());
+        connection
     };
     let (call, body) = scene.request();
     let mut asked = vec![ask(call, &body)];

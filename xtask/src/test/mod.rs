@@ -134,8 +134,7 @@ fn faulty(suite: Suite, arguments: &[String]) -> Result<Command> {
     let program = program(suite)?;
     let folder = workspace::target("faults");
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    let (built, own) = (workspace::target("debug"), folder);
-    let (built, own) = (built.join("docker-passthrough"), own.join("docker-passthrough"));
+    let [built, own] = [workspace::target("debug"), folder].map(|folder| folder.join("docker-passthrough"));
     fs::copy(&built, &own).with_context(|| format!("copying {}", built.display()))?;
     let mut test = command(program);
     test.current_dir(workspace::root().join("driver")).args(arguments);

@@ -65,8 +65,11 @@ fn absent(state: &State, links: &[Link]) -> Vec<Finding> {
     });
     let mend = "plug it in, or bind its driver; if it is called otherwise now, make the network anew";
     let told = absent.map(|(id, network)| {
-        let check = format!("network {}", network.name.as_deref().unwrap_or(id.short()));
-        error(check, format!("netdevice={}: no such netdev on this host", network.options.netdevice), mend)
+        error(
+            network.title(id),
+            format!("netdevice={}: no such netdev on this host", network.options.netdevice),
+            mend,
+        )
     });
     told.collect()
 }

@@ -52,10 +52,7 @@ fn disorder(pf: &Pf) {
     pf.set(2, "trust on");
     pf.set(3, "spoofchk off");
     pf.set(4, "max_tx_rate 500");
-    pf.set(5, "mac 02:0a:00:00:00:05");
-    // Taken over by the netdev when it goes down; until then it is neither this nor that.
-    command::ip(&format!("link set {} up", netdev(5)));
-    command::ip(&format!("link set {} down", netdev(5)));
+    pf.give_mac(5, "02:0a:00:00:00:05");
     command::ip(&format!("link set {} mtu 1400", netdev(0)));
     command::ip(&format!("link set {} up", netdev(6)));
     command::ip(&format!("link set {} alias admin's", netdev(1)));

@@ -13,6 +13,7 @@ use crate::support::{
 use super::{
     bench::{Segment, bench},
     docker::{DockerNetwork, address},
+    pf::row_mac,
     tenant::{Network, Wish},
 };
 
@@ -180,11 +181,16 @@ fn vfs_of_the_driver_that_are_taken_away_are_made_again() {
 
 fn lost_state_leaves_no_tenants_settings() {
     let bench = bench();
-    let vfs = bench.with_vfs();
+    let mut vfs = bench.with_vfs();
+    // A VF whose address is not known to its PF, as a fresh one's can be, keeps the one it was given.
+    let own = "02:0a:00:00:00:07";
+    vfs.pf.give_mac(0, own);
+    vfs.settle();
+    assert_eq!(row_mac(&vfs.pf.row(0)), own);
     let driver = Driver::start();
     let options = [("vlan", "100"), ("max_tx_rate", "300"), ("privileged", "1")];
     let network = Network::create(&driver, vfs.pf, &options);
-    let tenant = network.start(&Wish::default());
+    let tenant = network.start(&Wish::vf(0));
     let vf = tenant.vf;
     let has_vlan = || vfs.pf.row(vf)["vlan_list"][0]["vlan"] == 100;
     assert!(has_vlan());
@@ -201,6 +207,8 @@ fn lost_state_leaves_no_tenants_settings() {
     });
     vfs.assert_as_before();
     driver.finish();
+    // Fresh ones for the next test: an address that an administrator gave binds a VF.
+    vfs.pf.set_count(0);
 }
 
 /// Its driver is unbound, or it is unplugged: the VFs go with it, and it comes back without any.

@@ -146,6 +146,16 @@ impl Pf {
         command::ip(&format!("link set {} vf {vf} {what}", self.name));
     }
 
+    /// Gives a VF an address of the administrator's, and has its netdev take it over.
+    #[track_caller]
+    pub fn give_mac(&self, vf: u32, mac: &str) {
+        self.set(vf, &format!("mac {mac}"));
+        // It does when it goes down; until then it has neither this nor that.
+        let netdev = self.netdev(vf).expect("a netdev");
+        command::ip(&format!("link set {netdev} up"));
+        command::ip(&format!("link set {netdev} down"));
+    }
+
     /// A VF as the PF has it: a row of `ip -d -j link show`.
     #[track_caller]
     pub fn row(&self, vf: u32) -> Value {

@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use driver_common::DetailedCounters;
@@ -14,6 +14,7 @@ use super::{
     Error, Hook, Plan, Result,
     kernel::{self, AttachType},
     object::{Maps, Programs},
+    parked::{self, Parked},
     pins::{self, Pinned, Pins, Side},
     reports::Reports,
     tcx::has_tcx,
@@ -50,6 +51,8 @@ pub struct Counters {
     object: &'static [u8],
     /// Of the object, once it is needed.
     programs: Mutex<Option<Arc<Programs>>>,
+    /// What parked links run, once there are any.
+    idle: OnceLock<OwnedFd>,
     reports: Option<Reports>,
 }
 
@@ -77,7 +80,7 @@ impl Counters {
     /// same names.
     #[doc(hidden)]
     pub fn with_object(bpffs: PathBuf, object: &'static [u8]) -> Self {
-        Self { bpffs, object, programs: Mutex::new(None), reports: None }
+        Self { bpffs, object, programs: Mutex::new(None), idle: OnceLock::new(), reports: None }
     }
 
     /// The folder that has the endpoints' folders.
@@ -94,6 +97,12 @@ impl Counters {
     /// once the [filters](super::filters) are attached. What an attempt that was cut short left is
     /// replaced; living counters aren't.
     pub fn attach(&self, endpoint: &EndpointId, plan: &Plan) -> Result<()> {
+        self.attach_with(endpoint, plan, &mut Parked::default())
+    }
+
+    /// The same, by links that are on the netdev already where there are any. What is left of them is to be
+    /// dropped.
+    pub fn attach_with(&self, endpoint: &EndpointId, plan: &Plan, parked: &mut Parked) -> Result<()> {
         let pins = Pins::new(&self.bpffs, endpoint);
         let lives = |pinned: Result<Pinned>| {
             pinned.is_ok_and(|pinned| pinned.ifindex().is_some_and(|ifindex| ifindex != 0))
@@ -103,7 +112,7 @@ impl Counters {
         }
         pins.remove()?;
         pins.create()?;
-        self.attach_at(&pins, endpoint, plan).inspect_err(|_| {
+        self.attach_at(&pins, endpoint, plan, parked).inspect_err(|_| {
             // Links that aren't pinned yet went with their descriptors.
             if let Err(error) = self.detach(endpoint) {
                 tracing::warn!(%endpoint, %error, "counters that could not be attached are left behind");
@@ -111,7 +120,7 @@ impl Counters {
         })
     }
 
-    fn attach_at(&self, pins: &Pins, endpoint: &EndpointId, plan: &Plan) -> Result<()> {
+    fn attach_at(&self, pins: &Pins, endpoint: &EndpointId, plan: &Plan, parked: &mut Parked) -> Result<()> {
         fault::step!("counters.folder");
         let loading = self.prepare_load(pins, endpoint, plan)?;
         fault::step!("counters.map");
@@ -122,7 +131,10 @@ impl Counters {
             let loaded = self.load(&loading, program)?;
             let object = match hook {
                 Hook::Clsact => loaded,
-                Hook::Xdp | Hook::Tcx => link(loaded.as_fd(), plan.ifindex, program)?,
+                Hook::Xdp | Hook::Tcx => match parked.take(plan.ifindex, program, loaded.as_fd()) {
+                    Some(parked) => parked,
+                    None => link(loaded.as_fd(), plan.ifindex, program)?,
+                },
             };
             fault::step!("counters.linked");
             pins.pin(side, &object)?;
@@ -176,6 +188,36 @@ impl Counters {
             reports.end(endpoint);
         }
         Pins::new(&self.bpffs, endpoint).remove()
+    }
+
+    /// Ends the counting and removes what is pinned, but leaves the TCX links on the netdev, idle, for
+    /// [`attach_with`](Self::attach_with).
+    pub fn park(&self, endpoint: &EndpointId) -> Result<Parked> {
+        let pins = Pins::new(&self.bpffs, endpoint);
+        let parked = match self.idle().and_then(|idle| Parked::of(&pins, idle)) {
+            Ok(parked) => parked,
+            Err(error) => {
+                tracing::debug!(%endpoint, %error, "its links are not parked");
+                Parked::default()
+            }
+        };
+        fault::step!("counters.parked");
+        if let Some(reports) = &self.reports {
+            reports.end(endpoint);
+        }
+        pins.remove_but(&parked)?;
+        Ok(parked)
+    }
+
+    fn idle(&self) -> io::Result<BorrowedFd<'_>> {
+        match self.idle.get() {
+            Some(idle) => Ok(idle.as_fd()),
+            None => Ok({
+                let loaded = parked::idle()?;
+                self.idle.get_or_init(|| loaded)
+            }
+            .as_fd()),
+        }
     }
 
     /// Whether [`adopt`](Self::adopt) finds out that nothing is to be done without loading anything. For tests.

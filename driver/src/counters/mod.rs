@@ -10,6 +10,7 @@ mod attach;
 mod hook;
 mod kernel;
 mod object;
+mod parked;
 mod pins;
 mod program;
 mod read;
@@ -18,6 +19,7 @@ mod tcx;
 
 pub use attach::{Adopted, Counters};
 pub use hook::{Hook, Plan, SpoofCheck};
+pub use parked::Parked;
 pub use pins::endpoints;
 pub use read::{ByClass, Opened, Reading, attached_here, filters, is_attached, open, read};
 pub use tcx::{clear_tcx, has_tcx, tcx_ids};

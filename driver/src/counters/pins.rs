@@ -17,6 +17,7 @@ use nix::{
 use super::{
     Error, Hook, Result,
     kernel::{self, AttachType, Attachment, Kind},
+    parked::Parked,
 };
 use crate::{fault, state::id::EndpointId};
 
@@ -153,9 +154,15 @@ impl Pins {
     /// Removes all of it, the links first, so that nothing counts into a map that can't be found. Fine
     /// if it is gone already.
     pub fn remove(&self) -> Result<()> {
+        self.remove_but(&Parked::default())
+    }
+
+    /// The same, but these links stay attached.
+    pub fn remove_but(&self, parked: &Parked) -> Result<()> {
         for pinned in [self.tx(), self.rx()].into_iter().flatten() {
             // A netdev that is gone has no link to detach; whatever the error, the file goes.
-            if let Pinned::Link { fd, .. } = pinned
+            if let Pinned::Link { fd, at } = pinned
+                && !parked.ids().any(|id| id == at.link_id)
                 && let Err(error) = kernel::detach(fd.as_fd())
             {
                 tracing::debug!(endpoint = %self.endpoint, %error, "detaching a link");

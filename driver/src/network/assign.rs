@@ -193,12 +193,13 @@ impl Driver {
         let endpoint_id = id.clone();
         let in_stack = Plan { rx_hook: Hook::in_stack(), ..plan };
         let automatic = options.rx_hook == RxHook::Auto && plan != in_stack;
-        self.counters(move |counters| match counters.attach(&endpoint_id, &plan) {
+        let mut parked = self.parked.take(network_id);
+        self.counters(move |counters| match counters.attach_with(&endpoint_id, &plan, &mut parked) {
             Err(error @ counters::Error::NativeXdp { .. }) if automatic => {
                 if features.is_some() {
                     tracing::warn!(%endpoint_id, %error, "counting received frames in the stack");
                 }
-                counters.attach(&endpoint_id, &in_stack)
+                counters.attach_with(&endpoint_id, &in_stack, &mut parked)
             }
             attached => attached,
         })

@@ -93,12 +93,19 @@ impl Driver {
 
     /// What the host has at a netdev's TCX hooks.
     pub(super) async fn tcx(&self, ifindex: u32) -> Result<TcxIds> {
-        self.counters(move |_| counters::tcx_ids(ifindex)).await
+        let parked = self.parked.ids();
+        self.counters(move |_| {
+            let mut ids = counters::tcx_ids(ifindex)?;
+            ids.links.retain(|id| !parked.contains(id));
+            Ok(ids)
+        })
+        .await
     }
 
     /// Takes off what a container has left at the TCX hooks.
     pub(super) async fn end_tcx(&self, link: &Link, original: &Original) -> Result<()> {
-        let (ifindex, keep) = (link.ifindex, original.tcx.clone());
+        let (ifindex, mut keep) = (link.ifindex, original.tcx.clone());
+        keep.links.extend(self.parked.ids());
         self.counters(move |_| counters::clear_tcx(ifindex, &keep)).await.map_err(|error| {
             Error::NotRestored { netdevice: original.name.clone(), reasons: vec![error.to_string()] }
         })

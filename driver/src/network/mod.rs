@@ -32,6 +32,7 @@ mod locks;
 mod netdevice;
 mod networks;
 pub mod options;
+mod parked;
 mod pf;
 pub mod pool;
 mod reconcile;
@@ -47,6 +48,7 @@ use choice::Reservations;
 use filters::Filtered;
 use locks::Locks;
 use options::BadOption;
+use parked::ParkedLinks;
 pub(crate) use strays::{tag, tagged};
 use upkeep::Upkeep;
 
@@ -237,6 +239,8 @@ pub struct Driver {
     looked_at: Mutex<HashSet<NetworkId>>,
     /// Endpoints that are counted by filters, which somebody has to look after.
     filtered: Filtered,
+    /// What stays on netdevs between two containers.
+    parked: ParkedLinks,
     /// Networks whose containers' names may have changed.
     renamed: mpsc::Sender<NetworkId>,
     upkeep: Upkeep,
@@ -269,6 +273,7 @@ impl Driver {
             claims: Locks::default(),
             looked_at: Mutex::default(),
             filtered: Filtered::default(),
+            parked: ParkedLinks::default(),
             renamed,
             upkeep: Upkeep::default(),
             look: Notify::new(),

@@ -132,6 +132,7 @@ impl Driver {
         if known.mode == Mode::Passthrough {
             self.end_left_stand_ins(&known.options.netdevice).await?;
         }
+        self.end_parked(network).await?;
         self.store.update(|state| state.networks.remove(network)).await?;
         fault::point!("network.forgotten");
         if known.mode == Mode::Sriov && !self.leave_pfs().await {

@@ -30,7 +30,7 @@ impl Driver {
         let restored = || self.restored.lock().unwrap_or_else(PoisonError::into_inner);
         // Else only the state file could not be written the last time.
         if !restored().contains(id) {
-            self.give_back(id, endpoint).await?;
+            self.give_back(network_id, id, endpoint).await?;
             fault::point!("release.given_back");
             restored().insert(id.clone());
         }
@@ -58,7 +58,7 @@ impl Driver {
         }
     }
 
-    async fn give_back(&self, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
+    async fn give_back(&self, network_id: &NetworkId, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
         fault::point!("release.begin");
         let mut found = self.fetch(id, endpoint).await?;
         if let (None, Some(grant)) = (&found, &endpoint.vf) {
@@ -71,7 +71,7 @@ impl Driver {
                 self.detach(id).await?;
                 self.remove_stand_in(found.as_ref(), endpoint, lower).await
             }
-            (Some(link), None) => self.restore(link, id, endpoint).await,
+            (Some(link), None) => self.restore(link, network_id, id, endpoint).await,
             (None, None) => {
                 tracing::warn!(%id, netdevice = endpoint.original.name, "the netdev no longer exists");
                 if let Some(grant) = &endpoint.vf {
@@ -108,7 +108,13 @@ impl Driver {
     }
 
     /// Undoes, going on past failures, all that we or a container may have done to a netdev that is home.
-    async fn restore(&self, link: Link, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
+    async fn restore(
+        &self,
+        link: Link,
+        network_id: &NetworkId,
+        id: &EndpointId,
+        endpoint: &Endpoint,
+    ) -> Result<()> {
         let original = &endpoint.original;
         let not_restored =
             |reasons| Err(Error::NotRestored { netdevice: endpoint.netdevice().to_owned(), reasons });
@@ -142,7 +148,10 @@ impl Driver {
             return not_restored(reasons);
         }
         fault::point!("release.alone");
-        self.detach(id).await?;
+        match &endpoint.vf {
+            Some(_) => self.detach(id).await?,
+            None => self.park(network_id, id).await?,
+        }
         fault::point!("release.detached");
         self.end_tcx(&link, original).await?;
         let left = require(&self.rtnl, LinkRef::Index(link.ifindex)).await?;

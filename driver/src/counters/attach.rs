@@ -14,7 +14,7 @@ use super::{
     Error, Hook, Plan, Result,
     kernel::{self, AttachType},
     object::{Maps, Programs},
-    parked::{self, Parked},
+    parked::{self, Counted, Parked},
     pins::{self, Pinned, Pins, Side},
     reports::Reports,
     tcx::has_tcx,
@@ -62,6 +62,8 @@ struct Endpoint<'a> {
     plan: &'a Plan,
     programs: Arc<Programs>,
     maps: Maps,
+    /// What counted for the endpoint before, into the same map.
+    counted: Option<Counted>,
 }
 
 impl Counters {
@@ -122,7 +124,13 @@ impl Counters {
 
     fn attach_at(&self, pins: &Pins, endpoint: &EndpointId, plan: &Plan, parked: &mut Parked) -> Result<()> {
         fault::step!("counters.folder");
-        let loading = self.prepare_load(pins, endpoint, plan)?;
+        let counted = parked.take_counted(value_size(plan.counters));
+        // The ring that programs report by was its reader's.
+        let counted = counted.filter(|_| self.reports.is_none());
+        if let Some(counted) = &counted {
+            pins.pin_counters(&counted.map)?;
+        }
+        let loading = Endpoint { counted, ..self.prepare_load(pins, endpoint, plan)? };
         fault::step!("counters.map");
         for (side, hook, program) in [
             (Side::Rx, plan.rx_hook, plan.rx_hook.receive()),
@@ -131,7 +139,7 @@ impl Counters {
             let loaded = self.load(&loading, program)?;
             let object = match hook {
                 Hook::Clsact => loaded,
-                Hook::Xdp | Hook::Tcx => match parked.take(plan.ifindex, program, loaded.as_fd()) {
+                Hook::Xdp | Hook::Tcx => match parked.take_link(plan.ifindex, program, loaded.as_fd()) {
                     Some(parked) => parked,
                     None => link(loaded.as_fd(), plan.ifindex, program)?,
                 },
@@ -259,7 +267,7 @@ impl Counters {
                 programs.counters(plan.counters)?.pin(&path)?;
             }
             let maps = programs.maps(kernel::get(&path)?.as_fd())?;
-            Ok(Endpoint { id, plan, programs, maps })
+            Ok(Endpoint { id, plan, programs, maps, counted: None })
         };
         prepare().map_err(|source| Error::Load { endpoint: id.clone(), source })
     }
@@ -272,11 +280,18 @@ impl Counters {
         Ok(programs.insert(Arc::new(Programs::of(self.object)?)).clone())
     }
 
-    /// Only what is attached is loaded.
+    /// Only what is attached is loaded, and not what is there.
     fn load(&self, of: &Endpoint<'_>, at: AttachType) -> Result<OwnedFd> {
         let failed = |source| Error::Load { endpoint: of.id.clone(), source };
-        let Endpoint { plan, programs, maps, .. } = of;
-        let program = programs.load(plan.program(at), maps, plan.spoof_check.constants()).map_err(failed)?;
+        let Endpoint { plan, programs, maps, counted, .. } = of;
+        let (name, constants) = (plan.program(at), plan.spoof_check.constants());
+        if let Some(counted) = counted {
+            let tags = programs.tags(name, constants).map_err(failed)?;
+            if let Some(program) = counted.program(at, &tags).map_err(|error| failed(error.into()))? {
+                return Ok(program);
+            }
+        }
+        let program = programs.load(name, maps, constants).map_err(failed)?;
         if let (Some(reports), AttachType::TcxEgress) = (&self.reports, at) {
             reports.follow(of.id, program.as_fd()).map_err(failed)?;
         }

@@ -318,7 +318,7 @@ struct LookupAttr {
     value: u64,
     flags: u64,
 }
-// SAFETY: BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM; used by `first_entry` and `set_for_good` alone.
+// SAFETY: BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM; used by what handles an entry 0 alone.
 unsafe impl Attr for LookupAttr {}
 
 #[derive(IntoBytes)]
@@ -345,6 +345,19 @@ pub(super) fn set_for_good(map: BorrowedFd<'_>, entry: &[u8]) -> io::Result<()> 
     };
     bpf(Command::MapUpdate, &mut attr)?;
     bpf(Command::MapFreeze, &mut FreezeAttr { map }).map(drop)
+}
+
+/// Sets the entry 0 of a per-CPU array: for each CPU its words.
+pub(super) fn set_first_entry(map: BorrowedFd<'_>, words: &[u64]) -> io::Result<()> {
+    let key = 0_u32;
+    let mut attr = LookupAttr {
+        map: raw(map),
+        padding: 0,
+        key: address(&raw const key),
+        value: address(words.as_ptr()),
+        flags: 0,
+    };
+    bpf(Command::MapUpdate, &mut attr).map(drop)
 }
 
 /// The entry 0 of an array, as 8-byte words; a per-CPU array needs `copies` of it.

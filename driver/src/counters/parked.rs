@@ -2,8 +2,9 @@
 //!
 //! To attach at TCX and to detach, the kernel waits for RCU each time, holding RTNL
 //! (`tcx_entry_sync`, in `include/net/tcx.h`): some 12 ms a link. To swap a link's program it waits for
-//! nothing. So a netdev that is home keeps its links, with a program that only passes frames on. Nothing but
-//! this driver's descriptors keeps them: when it ends, however, so do they.
+//! nothing. So a netdev that is home keeps its links, with a program that only passes frames on; beside them
+//! are kept the map and the programs that counted, which serve the next container if it is counted in the same
+//! way. Nothing but this driver's descriptors keeps all this: when it ends, however, so does that.
 use std::{
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
@@ -12,10 +13,10 @@ use std::{
 use aya_obj::generated::bpf_insn;
 
 use super::{
-    kernel::{self, AttachType},
+    kernel::{self, AttachType, Tag},
     pins::{Pinned, Pins},
     program::{NewProgram, ProgramType},
-    tcx,
+    read, tcx,
 };
 
 /// `TCX_NEXT`: as if it were not there.
@@ -24,10 +25,13 @@ const NEXT: i32 = -1;
 const MOVE: u8 = 0xb7;
 const EXIT: u8 = 0x95;
 
-/// The links of one netdev; none by default. They are detached when this goes, for which the kernel takes some ms:
-/// to be dropped where blocking is fine.
+/// What one netdev keeps; nothing by default. Its links are detached when this goes, for which the kernel takes
+/// some ms: to be dropped where blocking is fine.
 #[derive(Debug, Default)]
-pub struct Parked(Vec<Link>);
+pub struct Parked {
+    links: Vec<Link>,
+    counted: Option<Counted>,
+}
 
 #[derive(Debug)]
 struct Link {
@@ -36,48 +40,82 @@ struct Link {
     to: AttachType,
 }
 
+/// A map, and the programs that count into it. To have them verified again takes longer than all else that
+/// attaching takes.
+#[derive(Debug)]
+pub(super) struct Counted {
+    pub map: OwnedFd,
+    programs: Vec<(AttachType, OwnedFd)>,
+}
+
 impl Parked {
     /// Takes the endpoint's TCX links over, which count nothing from then on; answers with what it got.
     pub(super) fn of(pins: &Pins, idle: BorrowedFd<'_>) -> io::Result<Self> {
-        let mut links = Vec::new();
+        let (mut links, mut programs) = (Vec::new(), Vec::new());
         for pinned in [pins.tx(), pins.rx()] {
             match pinned {
                 Ok(Pinned::Link { fd, at }) if at.to != AttachType::Xdp && at.ifindex != 0 => {
+                    programs.extend(kernel::program(at.program_id).ok().map(|program| (at.to, program)));
                     kernel::replace(fd.as_fd(), idle)?;
                     links.push(Link { fd, id: at.link_id, to: at.to });
                 }
                 _ => {}
             }
         }
-        Ok(Self(links))
+        Ok(Self { links, counted: pins.counters().ok().map(|map| Counted { map, programs }) })
     }
 
-    /// Whether it is empty.
+    /// Whether there is no link.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.links.is_empty()
     }
 
     /// The kernel's ids of the links.
     pub fn ids(&self) -> impl Iterator<Item = u32> {
-        self.0.iter().map(|link| link.id)
+        self.links.iter().map(|link| link.id)
+    }
+
+    /// What counted, at zero; once, and if the map's entries are as long as this.
+    pub(super) fn take_counted(&mut self, value_size: usize) -> Option<Counted> {
+        self.counted.take().filter(|Counted { map, .. }| {
+            let is_so_long =
+                kernel::map_info(map.as_fd()).is_ok_and(|info| info.value_size as usize == value_size);
+            is_so_long && read::zero(map.as_fd(), value_size).is_ok()
+        })
     }
 
     /// The link at this hook of this netdev, with this program; none if there is none that comes first, as a
     /// fresh one would. It is no longer among these.
-    pub(super) fn take(&mut self, ifindex: u32, to: AttachType, program: BorrowedFd<'_>) -> Option<OwnedFd> {
-        let index = self.0.iter().position(|link| link.to == to)?;
-        let first = tcx::chain(ifindex, to).ok()?.first()?.link;
-        // By its id: ids are unique, also among netdevs.
-        if first != self.0[index].id || kernel::replace(self.0[index].fd.as_fd(), program).is_err() {
+    pub(super) fn take_link(
+        &mut self,
+        ifindex: u32,
+        to: AttachType,
+        program: BorrowedFd<'_>,
+    ) -> Option<OwnedFd> {
+        let index = self.links.iter().position(|link| link.to == to)?;
+        let Link { fd, id, .. } = &self.links[index];
+        // By its id: no two netdevs' links have the same.
+        let is_first = tcx::chain(ifindex, to).ok()?.first()?.link == *id;
+        if !is_first || kernel::replace(fd.as_fd(), program).is_err() {
             return None;
         }
-        Some(self.0.swap_remove(index).fd)
+        Some(self.links.swap_remove(index).fd)
+    }
+}
+
+impl Counted {
+    /// The program for this hook, if it is one of those with these tags.
+    pub fn program(&self, at: AttachType, tags: &[Tag]) -> io::Result<Option<OwnedFd>> {
+        // The tag does not tell whether an XDP program can do with frames in several buffers; there are none here.
+        let Some((_, program)) = self.programs.iter().find(|(to, _)| *to == at) else { return Ok(None) };
+        let tag = kernel::tag(program.as_fd())?;
+        tags.contains(&tag).then(|| program.try_clone()).transpose()
     }
 }
 
 impl Drop for Parked {
     fn drop(&mut self) {
-        for link in &self.0 {
+        for link in &self.links {
             // One whose netdev is gone has nothing to be detached from.
             if let Err(error) = kernel::detach(link.fd.as_fd()) {
                 tracing::debug!(link = link.id, %error, "detaching a parked link");

@@ -185,6 +185,11 @@ impl Pins {
         }
     }
 
+    /// Pins a map.
+    pub fn pin_counters(&self, map: &OwnedFd) -> Result<()> {
+        self.pin_as(map, COUNTERS)
+    }
+
     /// Pins a link or a program.
     pub fn pin(&self, side: Side, object: &OwnedFd) -> Result<()> {
         self.pin_as(object, side.name())

@@ -1,7 +1,7 @@
 //! Reading: a few calls on what is pinned, with or without a driver that runs.
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     sync::LazyLock,
 };
@@ -98,6 +98,11 @@ fn cpus() -> io::Result<usize> {
         // Whatever the reason was, it may be another by now.
         None => aya::util::nr_cpus().map_err(|(_, source)| source),
     }
+}
+
+/// Sets all counters of a map that nothing counts into to zero.
+pub(super) fn zero(map: BorrowedFd<'_>, value_size: usize) -> io::Result<()> {
+    kernel::set_first_entry(map, &vec![0; value_size.div_ceil(8) * cpus()?])
 }
 
 /// The filters that an endpoint's netdev is to have at its clsact qdisc: those of the sides that have no

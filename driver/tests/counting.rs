@@ -20,3 +20,5 @@ mod exact;
 mod hostile;
 #[path = "counting/lifecycle.rs"]
 mod lifecycle;
+#[path = "counting/parked.rs"]
+mod parked;

@@ -125,8 +125,6 @@ impl Counters {
     fn attach_at(&self, pins: &Pins, endpoint: &EndpointId, plan: &Plan, parked: &mut Parked) -> Result<()> {
         fault::step!("counters.folder");
         let counted = parked.take_counted(value_size(plan.counters));
-        // The ring that programs report by was its reader's.
-        let counted = counted.filter(|_| self.reports.is_none());
         if let Some(counted) = &counted {
             pins.pin_counters(&counted.map)?;
         }
@@ -202,7 +200,7 @@ impl Counters {
     /// [`attach_with`](Self::attach_with).
     pub fn park(&self, endpoint: &EndpointId) -> Result<Parked> {
         let pins = Pins::new(&self.bpffs, endpoint);
-        let parked = match self.idle().and_then(|idle| Parked::of(&pins, idle)) {
+        let mut parked = match self.idle().and_then(|idle| Parked::of(&pins, idle)) {
             Ok(parked) => parked,
             Err(error) => {
                 tracing::debug!(%endpoint, %error, "its links are not parked");
@@ -211,6 +209,8 @@ impl Counters {
         };
         fault::step!("counters.parked");
         if let Some(reports) = &self.reports {
+            // The ring that its programs report by goes with its reader.
+            parked.forget_counted();
             reports.end(endpoint);
         }
         pins.remove_but(&parked)?;

@@ -75,6 +75,11 @@ impl Parked {
         self.links.iter().map(|link| link.id)
     }
 
+    /// Keeps the links alone.
+    pub(super) fn forget_counted(&mut self) {
+        self.counted = None;
+    }
+
     /// What counted, at zero; once, and if the map's entries are as long as this.
     pub(super) fn take_counted(&mut self, value_size: usize) -> Option<Counted> {
         self.counted.take().filter(|Counted { map, .. }| {

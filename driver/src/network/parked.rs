@@ -11,8 +11,8 @@ use crate::{
     state::{EndpointId, NetworkId},
 };
 
-/// How many networks' links are kept: each takes two descriptors.
-const MOST: usize = 256;
+/// How many networks' links are kept: with what counted, each takes five descriptors.
+const MOST: usize = 100;
 
 /// The parked links of each network.
 #[derive(Debug, Default)]

@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::support::{
     assert_names, command, docker_id,
-    driver::Driver,
+    driver::{Driver, entries},
+    eventually,
     look::Place,
     netns::Netns,
     nic::Nic,
@@ -25,6 +26,7 @@ trials![
     upper_devices_elsewhere_are_refused,
     tcx_programs_end_with_the_handover,
     the_hosts_tcx_programs_stay,
+    links_stay_with_the_network_and_the_driver,
     names_that_are_no_text_are_taken_off,
     names_that_are_no_text_do_not_hide_upper_devices,
     states_that_the_container_forced_are_undone,
@@ -172,11 +174,12 @@ fn tcx_programs_end_with_the_handover() {
         tcx::within(&place, || tcx::attach(Container::INSIDE, hook));
         let link = tcx::within(&place, || tcx::link(Container::INSIDE, hook));
         disconnect(&driver, &container, true);
-        assert_eq!(tcx::programs(&nic.name, hook), [0; 0]);
+        assert_eq!(names(&tcx::programs(&nic.name, hook)), ["passthru_idle"]);
         assert_eq!(nic.look(), before);
         drop(link);
     }
     driver.done("DeleteNetwork", &json!({"NetworkID": network}));
+    assert_eq!(at_both(&nic), [[0; 0], [0; 0]]);
     driver.finish();
 }
 
@@ -185,16 +188,75 @@ fn the_hosts_tcx_programs_stay() {
     let nic = Nic::new();
     tcx::attach(&nic.name, Hook::Egress);
     let _link = tcx::link(&nic.name, Hook::Ingress);
-    let look = || (tcx::programs(&nic.name, Hook::Ingress), tcx::programs(&nic.name, Hook::Egress));
-    let before = look();
-    assert_eq!((before.0.len(), before.1.len()), (1, 1));
+    let before = at_both(&nic);
+    assert_eq!(before.each_ref().map(Vec::len), [1, 1]);
     let network = simulated::create_network(&driver, &nic);
     let container = Container::start(&driver, &nic, &network);
     tcx::within(&container.netns.path(), || tcx::attach(Container::INSIDE, Hook::Egress));
     disconnect(&driver, &container, true);
-    assert_eq!(look(), before);
+    let idle = at_both(&nic).map(|mut programs| programs.remove(0));
+    assert_eq!(names(&idle), ["passthru_idle"; 2]);
+    assert_eq!(at_both(&nic), [[idle[0], before[0][0]], [idle[1], before[1][0]]]);
+    // One that comes while the netdev is home is the host's, too, and ours are before it again.
+    tcx::attach_first(&nic.name, Hook::Ingress);
+    let third = tcx::programs(&nic.name, Hook::Ingress)[0];
+    let container = Container::start(&driver, &nic, &network);
+    let inside = tcx::within(&container.netns.path(), || {
+        [Hook::Ingress, Hook::Egress].map(|hook| tcx::programs(Container::INSIDE, hook))
+    });
+    assert_eq!((&inside[0][1..], &inside[1][1..]), (&[third, before[0][0]][..], &before[1][..]));
+    assert_eq!(names(&[inside[0][0], inside[1][0]]), ["passthru_rx_tcx", "passthru_tx_tcx"]);
+    disconnect(&driver, &container, true);
     driver.done("DeleteNetwork", &json!({"NetworkID": network}));
+    assert_eq!(at_both(&nic), [vec![third, before[0][0]], before[1].clone()]);
     driver.finish();
+}
+
+/// From one container of a network to the next, but neither without the network nor without the driver.
+fn links_stay_with_the_network_and_the_driver() {
+    let driver = Driver::start();
+    let nic = Nic::new();
+    let before = nic.look();
+    let network = simulated::create_network(&driver, &nic);
+    let mut used = Vec::new();
+    for round in 0..3 {
+        let container = Container::start(&driver, &nic, &network);
+        used.push(tcx::within(&container.netns.path(), || tcx::programs(Container::INSIDE, Hook::Egress)));
+        disconnect(&driver, &container, true);
+        assert_eq!(nic.look(), before);
+        assert_eq!(entries(&driver.bpffs), [""; 0]);
+        assert_eq!(names(&at_both(&nic).concat()), ["passthru_idle"; 2]);
+        if round == 1 {
+            driver.kill();
+            eventually("its links go with it", || match at_both(&nic).concat() {
+                left if left.is_empty() => Ok(()),
+                left => Err(names(&left).join(", ")),
+            });
+            driver.serve();
+        }
+    }
+    // The same program, until there was another driver.
+    assert_eq!(used[0], used[1]);
+    assert_ne!(used[1], used[2]);
+    driver.done("DeleteNetwork", &json!({"NetworkID": network}));
+    assert_eq!(at_both(&nic).concat(), [0; 0]);
+    driver.finish();
+}
+
+/// What is at a NIC's TCX hooks.
+fn at_both(nic: &Nic) -> [Vec<u32>; 2] {
+    [Hook::Ingress, Hook::Egress].map(|hook| tcx::programs(&nic.name, hook))
+}
+
+/// What programs are called.
+#[track_caller]
+fn names(programs: &[u32]) -> Vec<String> {
+    let name = |id: &u32| {
+        let shown = command::run("bpftool", &["--json", "prog", "show", "id", &id.to_string()]);
+        let shown: serde_json::Value = serde_json::from_str(&shown).expect("what bpftool says");
+        shown["name"].as_str().unwrap_or_default().to_owned()
+    };
+    programs.iter().map(name).collect()
 }
 
 fn names_that_are_no_text_are_taken_off() {

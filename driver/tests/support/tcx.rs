@@ -51,6 +51,16 @@ pub fn attach(netdev: &str, hook: Hook) {
     bpf(PROG_ATTACH, &mut attr).expect("attaching a TCX program");
 }
 
+/// Attaches one before all others, without a link.
+#[track_caller]
+pub fn attach_first(netdev: &str, hook: Hook) {
+    const BPF_F_BEFORE: u32 = 1 << 3;
+    let program = program();
+    let fd = program.as_raw_fd().cast_unsigned();
+    let mut attr = [ifindex(netdev), fd, hook as u32, BPF_F_BEFORE, 0, 0, 0, 0];
+    bpf(PROG_ATTACH, &mut attr).expect("attaching a TCX program");
+}
+
 /// Attaches one with a link, for as long as the answer lives.
 #[track_caller]
 pub fn link(netdev: &str, hook: Hook) -> OwnedFd {

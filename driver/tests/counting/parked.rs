@@ -1,0 +1,153 @@
+//! What stays on a netdev between two containers, and what the second one's counters make of it.
+use docker_passthrough::{
+    counters::{Error, Hook, Parked, Plan, SpoofCheck, read, tcx_ids},
+    device::mac::Mac,
+    state::{id::EndpointId, model::CounterSet},
+};
+
+use super::{
+    lab::{DUT, DUT_MAC, FAR, FAR_MAC, Lab, Setup, entries, json},
+    packet::frame,
+    traffic::From,
+};
+
+const OTHER_MAC: Mac = Mac([2, 0, 0, 0, 0, 3]);
+
+impl Lab {
+    fn park(&self) -> Parked {
+        self.counters.park(&self.endpoint).unwrap()
+    }
+
+    fn plan_here(&self) -> Plan {
+        Plan { ifindex: self.container.ifindex(DUT), ..self.plan }
+    }
+
+    fn count_again(&self, plan: &Plan, parked: &mut Parked) {
+        self.container.within(|| self.counters.attach_with(&self.endpoint, plan, parked)).unwrap();
+    }
+
+    /// The names of the programs at the TCX hooks.
+    fn at_hooks(&self) -> Vec<String> {
+        let ifindex = self.container.ifindex(DUT);
+        let links = self.container.within(|| tcx_ids(ifindex)).unwrap().links.into_iter();
+        let name = |link| {
+            let link = json(&format!("bpftool --json link show id {link}"));
+            let program = json(&format!("bpftool --json prog show id {}", link["prog_id"]));
+            program["name"].as_str().unwrap().to_owned()
+        };
+        links.map(name).collect()
+    }
+
+    /// Frames both ways, all of them counted, from zero.
+    #[track_caller]
+    fn assert_counts_from_zero(&self) {
+        let sent = self.udp(From::Container, [100; 10]);
+        let received = self.udp(From::Far, [200; 20]);
+        self.settle();
+        assert_eq!((self.tx(), self.rx()), (sent, received));
+    }
+}
+
+#[test]
+fn parked_links_pass_all_and_count_nothing() {
+    let lab = Lab::new(Setup::default());
+    lab.assert_counts_from_zero();
+    let parked = lab.park();
+    assert!(entries(&lab.bpffs()).is_empty());
+    assert_eq!(lab.at_hooks(), ["passthru_idle"; 2]);
+    // Not its MAC, which would be dropped.
+    lab.container.ip(&format!("link set {DUT} address {OTHER_MAC}"));
+    lab.address();
+    lab.udp(From::Container, [100; 10]);
+    drop(parked);
+    assert!(lab.at_hooks().is_empty());
+}
+
+#[test]
+fn the_next_endpoint_has_the_same_links_and_programs_and_starts_at_zero() {
+    for counters in [CounterSet::Basic, CounterSet::Detailed] {
+        let lab = Lab::new(Setup { counters, ..Setup::default() });
+        lab.assert_counts_from_zero();
+        let before = (lab.link_ids(), lab.program_ids());
+        let mut parked = lab.park();
+        lab.count_again(&lab.plan_here(), &mut parked);
+        assert!(parked.is_empty());
+        drop(parked);
+        assert_eq!((lab.link_ids(), lab.program_ids()), before);
+        lab.assert_counts_from_zero();
+        if counters == CounterSet::Detailed {
+            assert_eq!(lab.classes(From::Container).unicast, lab.tx().packets);
+        }
+        lab.counters.detach(&lab.endpoint).unwrap();
+        assert!(lab.at_hooks().is_empty());
+    }
+}
+
+/// One that is counted in another way gets programs of its own, and a map if that differs, on the same links.
+#[test]
+fn another_endpoint_has_programs_of_its_own() {
+    let lab = Lab::new(Setup::default());
+    let (links, programs) = (lab.link_ids(), lab.program_ids());
+    let mut parked = lab.park();
+    lab.count_again(&Plan { spoof_check: SpoofCheck::Drop(OTHER_MAC), ..lab.plan_here() }, &mut parked);
+    assert_eq!((lab.link_ids(), lab.program_ids()[0]), (links, programs[0]));
+    assert_ne!(lab.program_ids()[1], programs[1]);
+    let packets = lab.packets(From::Container);
+    for source in [DUT_MAC, OTHER_MAC, DUT_MAC] {
+        packets.send(&frame((FAR_MAC, source), &[], 46));
+    }
+    lab.settle();
+    assert_eq!((lab.spoofed(), lab.tx().packets), (2, 1));
+
+    let mut parked = lab.park();
+    lab.count_again(&Plan { counters: CounterSet::Detailed, ..lab.plan_here() }, &mut parked);
+    assert_eq!(lab.link_ids(), links);
+    lab.assert_counts_from_zero();
+    assert_eq!(lab.classes(From::Far).unicast, lab.rx().packets);
+}
+
+/// An XDP link is not parked, and a TCX link that is not needed goes.
+#[test]
+fn other_hooks_are_attached_anew() {
+    let lab = Lab::new(Setup { rx_hook: Hook::Xdp, ..Setup::default() });
+    let [_, tx] = lab.link_ids();
+    let mut parked = lab.park();
+    assert_eq!(lab.at_hooks(), ["passthru_idle"]);
+    lab.count_again(&Plan { rx_hook: Hook::Tcx, ..lab.plan_here() }, &mut parked);
+    assert_eq!(lab.link_ids()[1], tx);
+    lab.assert_counts_from_zero();
+
+    let mut parked = lab.park();
+    lab.count_again(&lab.plan_here(), &mut parked);
+    assert!(!parked.is_empty());
+    drop(parked);
+    assert_eq!(lab.at_hooks(), ["passthru_tx_tcx"]);
+    let sent = lab.udp(From::Container, [100; 10]);
+    lab.settle();
+    assert_eq!(lab.tx(), sent);
+}
+
+#[test]
+fn a_netdev_that_is_gone_takes_its_links_along() {
+    let lab = Lab::new(Setup::default());
+    let mut parked = lab.park();
+    lab.container.ip(&format!("link del {DUT}"));
+    lab.container.ip(&format!(
+        "link add {DUT} address {DUT_MAC} type veth peer name {FAR} address {FAR_MAC} netns {}",
+        lab.far.0
+    ));
+    lab.address();
+    lab.count_again(&lab.plan_here(), &mut parked);
+    lab.assert_counts_from_zero();
+}
+
+/// Nothing is in its way, and it leaves nothing.
+#[test]
+fn parking_what_is_not_there() {
+    let lab = Lab::new(Setup::default());
+    let nobody: EndpointId = "nobody".parse().unwrap();
+    assert!(lab.counters.park(&nobody).unwrap().is_empty());
+    assert_eq!(entries(&lab.bpffs()), [lab.endpoint.as_str()]);
+    assert!(matches!(read(&lab.bpffs(), &nobody), Err(Error::NotCounted { .. })));
+    lab.assert_counts_from_zero();
+}

@@ -27,6 +27,11 @@ pub struct Options {
     /// The kind of counters
     #[arg(long, default_value = "basic")]
     counters: String,
+    /// Give containers VFs of this PF, too, and tell our share of that; in a guest, for want of hardware:
+    /// cargo build --release; cargo xtask vm --seconds 900 -- target/debug/xtask bench start --pf eth0
+    /// --driver target/release/docker-passthrough
+    #[arg(long, value_name = "NETDEV", verbatim_doc_comment)]
+    pf: Option<String>,
 }
 
 /// The calls of a container's life, in their order.
@@ -78,11 +83,16 @@ pub fn run(options: &Options) -> Result<()> {
     engine.import_busybox(&name, 1, &scratch)?;
     let (nic, parent) = (format!("netdevice=nic-{id}"), format!("parent=mac-{id}"));
     let counters = format!("counters={}", options.counters);
-    let networks = [
+    let mut networks = vec![
         ("passthrough", vec![&*name, "-o", &nic, "-o", "mode=passthrough", "-o", &counters], "198.18.0"),
         ("macvlan", vec!["macvlan", "-o", &parent], "198.18.1"),
         ("bridge", vec!["bridge"], "198.18.2"),
     ];
+    let pf = options.pf.as_ref().map(|pf| format!("netdevice={pf}"));
+    if let Some(pf) = &pf {
+        networks
+            .insert(0, ("sriov", vec![&*name, "-o", pf, "-o", "mode=sriov", "-o", &counters], "198.18.3"));
+    }
     let (mut rows, mut made) = (Vec::new(), Vec::new());
     for (what, arguments, subnet) in networks {
         let network = format!("{name}-{what}");
@@ -132,7 +142,7 @@ pub fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     println!("docker run --rm … true\n{}", text(&rows));
-    println!("Our share of passthrough\n{}", share.text());
+    println!("Our share of {}\n{}", rows[0].what, share.text());
     note(
         "ms: the median of all turns, and its quartiles; of macvlan, of none: the median of the ratios in the",
     );

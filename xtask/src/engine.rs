@@ -26,7 +26,7 @@ pub fn needs() -> Vec<Need> {
 /// An engine and how to talk to it.
 pub struct Engine {
     // In the order of the end: the engine before its folder.
-    _daemon: Option<Daemon>,
+    daemon: Option<Daemon>,
     _cgroup: Option<Cgroup>,
     socket: PathBuf,
     config: PathBuf,
@@ -51,7 +51,7 @@ impl Engine {
         let docker = docker.or_else(|| process::find("docker")).context("there is no `docker` in PATH")?;
         let config = scratch.path().join("docker-config");
         fs::create_dir_all(&config).with_context(|| format!("creating {}", config.display()))?;
-        Ok(Self { _daemon: None, _cgroup: None, socket: socket.into(), config, docker })
+        Ok(Self { daemon: None, _cgroup: None, socket: socket.into(), config, docker })
     }
 
     /// A private one, whatever else runs.
@@ -85,7 +85,17 @@ impl Engine {
             Ok(answers(&socket))
         })
         .with_context(|| format!("dockerd's last words:\n{}", daemon.last_words()))?;
-        Ok(Self { _daemon: Some(daemon), _cgroup: Some(cgroup), ..Self::at(&socket, scratch)? })
+        Ok(Self { daemon: Some(daemon), _cgroup: Some(cgroup), ..Self::at(&socket, scratch)? })
+    }
+
+    /// Where it answers.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The process of a private one.
+    pub fn pid(&self) -> Option<u32> {
+        self.daemon.as_ref().map(Daemon::id)
     }
 
     /// Its address.

@@ -1,7 +1,6 @@
 //! What is measured on: a driver of its own, network namespaces in the place of containers, and clocks.
 use std::fs;
 use std::io::{Read, Write};
-use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -174,7 +173,6 @@ pub fn ask(socket: &Path, method: &str, path: &str, headers: &str, body: &str) -
     let head =
         format!("{method} {path} HTTP/1.0\r\nHost: bench\r\n{headers}Content-Length: {length}\r\n\r\n");
     stream.write_all((head + body).as_bytes()).with_context(failed)?;
-    stream.shutdown(Shutdown::Write).with_context(failed)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).with_context(failed)?;
     let (head, body) = answer.split_once("\r\n\r\n").with_context(failed)?;

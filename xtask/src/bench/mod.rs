@@ -3,6 +3,7 @@ use anyhow::Result;
 use clap::Subcommand;
 
 mod activate;
+mod containers;
 mod driver;
 mod figures;
 mod growth;
@@ -27,7 +28,7 @@ pub enum Bench {
     Throughput(throughput::Options),
     /// Starting a container, beside `none`, macvlan and bridge, and what of it is ours
     Start(start::Options),
-    /// Reading the statistics of 1, 100, 1 000 endpoints, beside `ip` and a reader of sysfs
+    /// Reading the statistics of 1, 100, 1 000 endpoints, beside `ip`, a reader of sysfs and the engine's API
     Reading(reading::Options),
     /// Docker's calls: how long each takes, with 1, 8 and 32 clients, and how many a second
     Rpc(rpc::Options),

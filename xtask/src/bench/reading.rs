@@ -5,19 +5,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::{Value, json};
 
+use super::containers;
 use super::figures::{Samples, table};
 use super::lab::{Cost, Measured, NO_ENGINE, Namespaces, STALE, Server, batch, milliseconds, output};
 use crate::daemon::{Scratch, unique};
 use crate::packages::{self, Need};
 use crate::process::{clean_up, command};
 use crate::step::{Step, note};
-use crate::{interrupt, must_be_root};
+use crate::{engine, interrupt, must_be_root};
 
 /// How it is measured.
 #[derive(Args)]
@@ -33,6 +34,9 @@ pub struct Options {
     /// How many endpoints there are
     #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 1000], value_parser = clap::value_parser!(u32).range(1..=2000))]
     endpoints: Vec<u32>,
+    /// How many containers of an engine are read, in turns with the engine's own API; 0 for none
+    #[arg(long, default_values_t = [1, 20], value_delimiter = ',', value_parser = clap::value_parser!(u32).range(..=200))]
+    containers: Vec<u32>,
 }
 
 /// How many endpoints are made at the same time.
@@ -42,19 +46,22 @@ const FILES: [&str; 6] = ["rx_packets", "rx_bytes", "rx_dropped", "tx_packets", 
 
 /// A way of reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub enum Way {
     Stats,
     Older,
     Scrape,
     Ip,
     Sysfs,
     Proc,
+    Engine,
 }
 
 impl Way {
-    const ALL: [Self; 6] = [Self::Stats, Self::Older, Self::Scrape, Self::Ip, Self::Sysfs, Self::Proc];
+    /// Those for which there need be no engine.
+    const ALONE: [Self; 6] = [Self::Stats, Self::Older, Self::Scrape, Self::Ip, Self::Sysfs, Self::Proc];
 
-    fn what(self) -> &'static str {
+    /// For the table.
+    pub fn what(self) -> &'static str {
         match self {
             Self::Stats => "docker-passthrough stats --json",
             Self::Older => "the same of an older driver",
@@ -62,31 +69,39 @@ impl Way {
             Self::Ip => "ip -n … -s -j link, each",
             Self::Sysfs => "sysfs, mounted in each",
             Self::Proc => "/proc/net/dev, in each",
+            Self::Engine => "the engine's stats API, all at once",
         }
     }
 
     /// What the target speaks of.
     fn is_peer(self) -> bool {
-        matches!(self, Self::Ip | Self::Sysfs)
+        matches!(self, Self::Ip | Self::Sysfs | Self::Engine)
     }
 }
 
 /// What one way took, turn by turn.
-struct Row {
-    way: Way,
-    wall: Samples,
-    cpu: Samples,
+pub struct Row {
+    pub way: Way,
+    pub wall: Samples,
+    pub cpu: Samples,
 }
 
-struct Table {
-    endpoints: usize,
-    rows: Vec<Row>,
+/// What all took.
+pub struct Table {
+    /// Of what.
+    pub of: &'static str,
+    pub endpoints: usize,
+    pub rows: Vec<Row>,
 }
 
 /// Measures, and prints.
 pub fn run(options: &Options) -> Result<()> {
     must_be_root("bench reading", "netdevs and BPF programs")?;
-    packages::ensure("the benchmark", &[Need::program("ip", &["iproute2"])])?;
+    let mut needs = vec![Need::program("ip", &["iproute2"])];
+    if options.containers.iter().any(|containers| *containers > 0) {
+        needs.extend(engine::needs());
+    }
+    packages::ensure("the benchmark", &needs)?;
     let binary = options.measured.binary()?;
     let name = format!("bench-{}", unique()?);
     let scratch = Scratch::new(&name)?;
@@ -107,11 +122,18 @@ pub fn run(options: &Options) -> Result<()> {
         scene.grow(size as usize)?;
         let table = scene.measure(options.turns)?;
         if !options.measured.json {
-            println!("{} endpoints\n{}", table.endpoints, table.text());
+            println!("{} {}\n{}", table.endpoints, table.of, table.text());
         }
         tables.push(table);
     }
     drop(scene);
+    for containers in options.containers.iter().copied().filter(|containers| *containers > 0) {
+        let table = containers::measure(&binary, &unique()?, containers, options.turns)?;
+        if !options.measured.json {
+            println!("{} {}\n{}", table.endpoints, table.of, table.text());
+        }
+        tables.push(table);
+    }
     if options.measured.json {
         let tables: Vec<_> = tables.iter().map(Table::json).collect();
         println!("{}", serde_json::to_string_pretty(&json!({"reading": tables}))?);
@@ -194,7 +216,7 @@ impl Scene<'_> {
     }
 
     fn measure(&self, turns: u32) -> Result<Table> {
-        let ways = Way::ALL.into_iter().filter(|way| *way != Way::Older || self.older.is_some());
+        let ways = Way::ALONE.into_iter().filter(|way| *way != Way::Older || self.older.is_some());
         let rows = ways.map(|way| Row { way, wall: Samples::default(), cpu: Samples::default() });
         let mut rows: Vec<_> = rows.collect();
         let endpoints = self.inside.len();
@@ -212,7 +234,7 @@ impl Scene<'_> {
             }
         }
         step.done();
-        Ok(Table { endpoints, rows })
+        Ok(Table { of: "endpoints", endpoints, rows })
     }
 
     fn read(&self, way: Way) -> Result<Cost> {
@@ -267,6 +289,7 @@ impl Scene<'_> {
                 }
                 umount2(folder, MntFlags::MNT_DETACH).context("unmounting sysfs")
             }),
+            Way::Engine => bail!("these are no engine's"),
             Way::Proc => in_each(&self.inside, |_| {
                 let text = fs::read_to_string("/proc/thread-self/net/dev").context("reading net/dev")?;
                 ensure!(text.contains("eth0:"), "no eth0 in net/dev:\n{text}");
@@ -345,6 +368,6 @@ impl Table {
                 "of_ours": self.of_ours(row),
             })
         });
-        json!({"endpoints": self.endpoints, "ways": rows.collect::<Vec<_>>()})
+        json!({"of": self.of, "endpoints": self.endpoints, "ways": rows.collect::<Vec<_>>()})
     }
 }

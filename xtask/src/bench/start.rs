@@ -150,7 +150,8 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn veth(name: &str, far: &str) -> Result<Undo> {
+/// A pair of veths, both up.
+pub fn veth(name: &str, far: &str) -> Result<Undo> {
     let mut undo = command("ip");
     // By its far end, which stays where it is.
     undo.args(["link", "delete", far]);
@@ -162,7 +163,8 @@ fn veth(name: &str, far: &str) -> Result<Undo> {
     Ok(undo)
 }
 
-fn undone_by(engine: &Engine, arguments: &[&str]) -> Undo {
+/// What the engine is to undo in the end.
+pub fn undone_by(engine: &Engine, arguments: &[&str]) -> Undo {
     let mut docker = engine.docker();
     docker.args(arguments);
     Undo::later(docker)

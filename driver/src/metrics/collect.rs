@@ -70,7 +70,7 @@ pub async fn collect(driver: &Driver) -> report::Result<Snapshot> {
 fn row(driver: &Driver, state: &State, report: EndpointReport) -> Row {
     let find = |network: &NetworkId, id: &EndpointId| {
         let network = &**state.networks.get(network)?;
-        Some((network, network.endpoints.get(id)?))
+        Some((network, &**network.endpoints.get(id)?))
     };
     let remembered = report.network_id.as_ref().and_then(|network| find(network, &report.endpoint_id));
     Row {

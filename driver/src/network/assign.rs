@@ -144,7 +144,7 @@ impl Driver {
                 let Some(network) = state.network_mut(&request.network) else {
                     return Some(Error::UnknownNetwork(request.network.clone()));
                 };
-                network.endpoints.insert(request.endpoint.clone(), remembered);
+                network.endpoints.insert(request.endpoint.clone(), remembered.into());
                 None
             })
             .await?;

@@ -126,7 +126,7 @@ impl Driver {
         fault::point!("join.remembered");
         self.ask_names(network_id);
         Ok(Joined {
-            netdev: endpoint.original.name,
+            netdev: endpoint.original.name.clone(),
             prefix: network.options.prefix.clone(),
             gateway: network.gateway(false),
             gateway_ipv6: network.gateway(true),

@@ -321,7 +321,7 @@ impl Driver {
                 if container.name.is_empty() {
                     continue;
                 }
-                let Some(known) = network.endpoints.get_mut(&endpoint) else { continue };
+                let Some(known) = network.endpoints.get_mut(&endpoint).map(Arc::make_mut) else { continue };
                 if known.container.as_ref() != Some(&container.name) {
                     let endpoint = endpoint.short();
                     tracing::info!(network = id.short(), endpoint, container = container.name, "named");

@@ -1,4 +1,5 @@
 //! A PF and its networks: the first makes its VFs, the last takes them away if they were ours.
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Driver, Result, blocking, netdevice::Refuse, options::BadOption, upkeep::Action};
@@ -127,7 +128,7 @@ impl Driver {
         };
         let state = self.store.get();
         let kept = state.networks.values().any(|network| {
-            let of_pf = |endpoint: &Endpoint| endpoint.vf.as_ref().is_some_and(|vf| vf.pf == *hardware);
+            let of_pf = |endpoint: &Arc<Endpoint>| endpoint.vf.as_ref().is_some_and(|vf| vf.pf == *hardware);
             network.mode == Mode::Sriov
                 && (network.options.netdevice == pf.name || network.endpoints.values().any(of_pf))
         });

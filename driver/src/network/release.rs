@@ -1,5 +1,8 @@
 //! A netdev is made again what it was before a container had it.
-use std::{sync::PoisonError, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use super::{Driver, Error, Result};
 use crate::{
@@ -50,7 +53,7 @@ impl Driver {
         let remembered = self.store.update(|state| {
             let endpoints = state.network_mut(network).into_iter().flat_map(|known| &mut known.endpoints);
             for (_, endpoint) in endpoints.filter(|(id, _)| which(id)) {
-                endpoint.ending = true;
+                Arc::make_mut(endpoint).ending = true;
             }
         });
         if let Err(error) = remembered.await {

@@ -48,7 +48,7 @@ impl State {
     /// All endpoints, with their networks.
     pub fn endpoints(&self) -> impl Iterator<Item = (&NetworkId, &Network, &EndpointId, &Endpoint)> {
         self.networks.iter().flat_map(|(network_id, network)| {
-            network.endpoints.iter().map(move |(id, endpoint)| (network_id, &**network, id, endpoint))
+            network.endpoints.iter().map(move |(id, endpoint)| (network_id, &**network, id, &**endpoint))
         })
     }
 
@@ -67,7 +67,7 @@ impl State {
 
     /// The endpoint with this id, if its network is still there.
     pub fn endpoint(&self, network: &NetworkId, endpoint: &EndpointId) -> Option<&Endpoint> {
-        self.networks.get(network)?.endpoints.get(endpoint)
+        self.networks.get(network)?.endpoints.get(endpoint).map(Arc::as_ref)
     }
 
     /// The network with this id, to change it in this state alone.
@@ -77,7 +77,7 @@ impl State {
 
     /// The same of an endpoint.
     pub fn endpoint_mut(&mut self, network: &NetworkId, endpoint: &EndpointId) -> Option<&mut Endpoint> {
-        self.network_mut(network)?.endpoints.get_mut(endpoint)
+        self.network_mut(network)?.endpoints.get_mut(endpoint).map(Arc::make_mut)
     }
 }
 
@@ -118,7 +118,7 @@ pub struct Network {
     pub gateways: Vec<IpNet>,
     /// Its endpoints.
     #[serde(default)]
-    pub endpoints: BTreeMap<EndpointId, Endpoint>,
+    pub endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
 }
 
 impl Network {

@@ -40,9 +40,17 @@ const PLAIN: [&str; 7] = [
     "NetworkDriver.ProgramExternalConnectivity",
     "NetworkDriver.RevokeExternalConnectivity",
 ];
-/// Those of a container's life, in their order.
-const STEPS: [&str; 6] =
-    ["CreateNetwork", "CreateEndpoint", "Join", "Leave", "DeleteEndpoint", "DeleteNetwork"];
+/// Those of a network's life with two containers, one after the other, in their order.
+const STEPS: [&str; 8] = [
+    "CreateNetwork, in a life",
+    "CreateEndpoint, the first in a life",
+    "DeleteEndpoint, the first in a life",
+    "CreateEndpoint, the second",
+    "Join, the second",
+    "Leave, the second",
+    "DeleteEndpoint, the second",
+    "DeleteNetwork, in a life",
+];
 
 /// One kind of call, by so many clients, to one driver.
 struct Row {
@@ -112,7 +120,7 @@ pub fn run(options: &Options) -> Result<()> {
                 let lives = (options.calls as usize / 1000).max(8);
                 for (call, turn) in STEPS.into_iter().zip(lives_of(server, clients, lives)?) {
                     // They are too mixed to say whose processor time is whose.
-                    row(&mut rows, &format!("{call}, in a life"), clients, *whose).add(turn, Duration::ZERO);
+                    row(&mut rows, call, clients, *whose).add(turn, Duration::ZERO);
                 }
             }
             let turn = beside(server, options.calls as usize / 4)?;
@@ -130,7 +138,7 @@ pub fn run(options: &Options) -> Result<()> {
         "µs from the request to all of the answer; cpu: the driver's own processor time for a call; of Go's:",
     );
     note(
-        "ours, divided by the Go successor's. A life has netdevs of its own, ours counts them in the kernel.",
+        "ours, divided by the Go successor's. A life is a network's, of a netdev of its own, which ours counts.",
     );
     Ok(())
 }
@@ -189,10 +197,12 @@ fn live(life: &Life, client: &mut Client, steps: &mut [Vec<Duration>; STEPS.len(
     };
     timed(0, &mut |client| life.create_network(client))?;
     timed(1, &mut |client| life.create_endpoint(client))?;
-    timed(2, &mut |client| life.join(client, "/run/docker/netns/none"))?;
-    timed(3, &mut |client| life.leave(client))?;
-    timed(4, &mut |client| life.delete_endpoint(client))?;
-    timed(5, &mut |client| life.delete_network(client))
+    timed(2, &mut |client| life.delete_endpoint(client))?;
+    timed(3, &mut |client| life.create_endpoint(client))?;
+    timed(4, &mut |client| life.join(client, "/run/docker/netns/none"))?;
+    timed(5, &mut |client| life.leave(client))?;
+    timed(6, &mut |client| life.delete_endpoint(client))?;
+    timed(7, &mut |client| life.delete_network(client))
 }
 
 /// Calls for one network, while others' containers start and end.

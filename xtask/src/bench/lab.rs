@@ -99,6 +99,11 @@ impl Server {
         self.daemon.id()
     }
 
+    /// The end of its log.
+    pub fn last_words(&self) -> String {
+        self.daemon.last_words()
+    }
+
     /// A command of `docker-passthrough`, told about this driver.
     pub fn command(&self, arguments: &[&str]) -> Command {
         self.command_of(None, arguments)

@@ -302,9 +302,17 @@ impl Scene<'_> {
     fn check(&self, found: &[u8]) -> Result<()> {
         let found: Value = serde_json::from_slice(found).context("`stats --json` is no JSON")?;
         let found: Vec<_> = found.as_array().into_iter().flatten().collect();
-        let whole = found.iter().filter(|one| one["rx"].is_object() && one["netdev"].is_object()).count();
-        let expected = self.inside.len();
-        ensure!(whole == expected, "`stats --json` has {whole} of {expected} endpoints with all figures");
+        let is_whole = |one: &&&Value| one["rx"].is_object() && one["netdev"].is_object();
+        let (whole, expected) = (found.iter().filter(is_whole).count(), self.inside.len());
+        let other = found.iter().find(|one| !is_whole(one));
+        ensure!(
+            whole == expected,
+            "`stats --json` has {whole} of {expected} endpoints with all figures, {} in all; without: {}; the \
+             driver's last words:\n{}",
+            found.len(),
+            other.map(ToString::to_string).unwrap_or_default(),
+            self.server.last_words(),
+        );
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! Any move to another network namespace drops a netdev's qdiscs (`dev_shutdown`, net/core/dev.c), so a
 //! netdev that is home without its mark has been away and is back, whoever brought it. Nothing else that
 //! the kernel keeps of a netdev tells that: its name, its alias and its bpf_links all come along.
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     tc::{TcAttribute, TcHandle, TcMessage},
@@ -31,11 +31,18 @@ impl Rtnl {
 
     /// Whether the netdev has a mark, or an ingress qdisc of the host's.
     pub async fn is_marked(&self, ifindex: u32) -> Result<bool> {
-        let what = format!("reading the qdiscs of netdev {ifindex}");
-        let request = RouteNetlinkMessage::GetQueueDiscipline(about(ifindex));
-        // The kernel lists those of all netdevs.
-        let bodies = self.raw().ask(&what, request, NLM_F_DUMP).await?;
-        Ok(bodies.iter().any(|body| is_ingress(body, ifindex)))
+        let what = format!("reading the ingress qdisc of netdev {ifindex}");
+        let mut message = about(ifindex);
+        message.header.parent = TcHandle::INGRESS;
+        let request = RouteNetlinkMessage::GetQueueDiscipline(message);
+        // Not the list of all: it comes in parts, and lacks some while netdevs before them in it go. NLM_F_ECHO is
+        // how the answer comes to us, too, and not only to those who listen to the group (`rtnetlink_send`).
+        match self.raw().ask(&what, request, NLM_F_ACK | NLM_F_ECHO).await {
+            Ok(bodies) => Ok(bodies.iter().any(|body| is_ingress(body, ifindex))),
+            // ENOENT: it never had one. EINVAL: it has none any more, to newer kernels; to older ones that is no error.
+            Err(error) if error.is_not_found() || error.errno() == Some(nix::libc::EINVAL) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes the mark off. Fine if there is none.

@@ -1,6 +1,12 @@
 //! What becomes of netdevs without a word from Docker, told by the kernel: no look from time to time helps.
-use std::fs;
+use std::{
+    fmt::Write as _,
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
+use docker_passthrough::device::{netns::NetNs, rtnl::Rtnl};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -8,6 +14,7 @@ use crate::support::{
     driver::Driver,
     eventually,
     look::Look,
+    netns::Netns,
     nic::{Nic, Traffic},
     simulated::{self, Container},
     trials, unique,
@@ -21,6 +28,7 @@ trials![
     netdev_that_is_gone_is_forgotten,
     totals_of_a_netdev_that_is_gone_stay_until_the_endpoint_ends,
     running_container_is_left_alone,
+    a_mark_is_seen_while_netdevs_come_and_go,
 ];
 
 /// All endpoints are looked at when it starts, and then not for a day.
@@ -212,4 +220,39 @@ fn running_container_is_left_alone() {
     let unknown = driver.refused("CreateEndpoint", &simulated::endpoint(&second, &docker_id(), ""));
     assert_names(&unknown, &["not known"]);
     driver.finish();
+}
+
+/// A netdev whose mark is overlooked would be taken from a container that is just starting. Lists of all netdevs'
+/// qdiscs, which the kernel hands out in parts, lack some while others go.
+fn a_mark_is_seen_while_netdevs_come_and_go() {
+    let netns = Netns::new(format!("marks{}", unique()));
+    let there = NetNs::open(&netns.path()).expect("the namespace");
+    let rtnl = Rtnl::within(&there).expect("a socket in it");
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let (mut add, mut seen) = (String::new(), 0);
+    for n in 0..100 {
+        writeln!(add, "link add t{n} up group 7 type veth peer name u{n} group 7").expect("a line");
+    }
+    add.push_str("link add kept type veth peer name tpek\n");
+    for _ in 0..10 {
+        netns.batch(&add);
+        let kept = netns.ifindex("kept");
+        assert!(runtime.block_on(rtnl.mark(kept)).expect("an ingress qdisc"));
+        let gone = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                netns.ip("link del group 7");
+                gone.store(true, Ordering::Relaxed);
+            });
+            while !gone.load(Ordering::Relaxed) {
+                assert!(runtime.block_on(rtnl.is_marked(kept)).expect("an answer"), "after {seen} times");
+                seen += 1;
+            }
+        });
+        runtime.block_on(rtnl.unmark(kept)).expect("taking it off");
+        assert!(!runtime.block_on(rtnl.is_marked(kept)).expect("an answer"));
+        netns.ip("link del kept");
+        assert!(!runtime.block_on(rtnl.is_marked(kept)).expect("an answer"));
+    }
+    assert!(seen > 100, "{seen}");
 }

@@ -37,6 +37,21 @@ impl Netns {
         self.run(&format!("ip {line}"))
     }
 
+    /// Many lines for one `ip` inside.
+    #[track_caller]
+    pub fn batch(&self, lines: &str) {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), lines).expect("writing it");
+        self.ip(&format!("-batch {}", file.path().display()));
+    }
+
+    /// The number of a netdev inside.
+    #[track_caller]
+    pub fn ifindex(&self, netdev: &str) -> u32 {
+        let shown = self.ip(&format!("-o link show dev {netdev}"));
+        shown.split(':').next().and_then(|number| number.parse().ok()).expect("a number")
+    }
+
     /// The machine's programs inside.
     pub fn place(&self) -> Place {
         Place::Named(self.path())

@@ -12,8 +12,8 @@ use std::{
 };
 
 use netlink_packet_core::{
-    DefaultNla, ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkSerializable,
-    Parseable as _,
+    DefaultNla, ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkSerializable, Parseable as _,
 };
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -39,6 +39,9 @@ const IFINFOMSG: usize = 16;
 const NLMSG_HEADER: usize = 16;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
+
+/// How often a list is asked for that changes each time.
+const ATTEMPTS: u32 = 10;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -154,13 +157,30 @@ impl Connection {
         Ok(Self { socket: to_kernel(socket, REQUEST)?, sequence: 0 })
     }
 
-    /// The bodies of at most so many answers to a request; blocks.
-    pub fn exchange<T: NetlinkSerializable>(
+    /// The bodies of at most so many answers to a request; blocks. A list that the kernel says has changed while it
+    /// was handing it out is asked for again, as it may lack some.
+    pub fn exchange<T: NetlinkSerializable + Clone>(
+        &mut self,
+        request: NetlinkMessage<T>,
+        flags: u16,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, Failure> {
+        for _ in 1..ATTEMPTS {
+            if let (bodies, false) = self.try_exchange(request.clone(), flags, limit)? {
+                return Ok(bodies);
+            }
+        }
+        // In a container's namespace that may be its doing, and nobody else is to suffer for it.
+        Ok(self.try_exchange(request, flags, limit)?.0)
+    }
+
+    /// The answers, and whether the list was interrupted.
+    fn try_exchange<T: NetlinkSerializable>(
         &mut self,
         mut request: NetlinkMessage<T>,
         flags: u16,
         limit: usize,
-    ) -> Result<Vec<Vec<u8>>, Failure> {
+    ) -> Result<(Vec<Vec<u8>>, bool), Failure> {
         self.sequence = self.sequence.wrapping_add(1);
         request.header.flags = NLM_F_REQUEST | flags;
         request.header.sequence_number = self.sequence;
@@ -168,7 +188,7 @@ impl Connection {
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
-        let mut bodies = Vec::new();
+        let (mut bodies, mut interrupted) = (Vec::new(), false);
         loop {
             let (received, _) = self.socket.recv_from_full()?;
             let mut rest = received.as_slice();
@@ -177,9 +197,12 @@ impl Connection {
                     // Of a request that was given up.
                     continue;
                 }
+                interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
                 match header.kind {
-                    NLMSG_ERROR | NLMSG_DONE => return outcome(body).map(|()| bodies),
-                    _ if bodies.len() == limit => return Ok(bodies),
+                    NLMSG_ERROR | NLMSG_DONE => {
+                        return outcome(body).map(|()| (bodies, interrupted));
+                    }
+                    _ if bodies.len() == limit => return Ok((bodies, false)),
                     _ => bodies.push(body.to_vec()),
                 }
             }
@@ -189,6 +212,7 @@ impl Connection {
 
 pub(super) struct Header {
     pub kind: u16,
+    flags: u16,
     sequence: u32,
 }
 
@@ -196,10 +220,11 @@ pub(super) struct Header {
 pub(super) fn message_at<'a>(rest: &mut &'a [u8]) -> Option<(Header, &'a [u8])> {
     let len = u32::from_ne_bytes(*rest.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(*rest.get(4..)?.first_chunk()?);
+    let flags = u16::from_ne_bytes(*rest.get(6..)?.first_chunk()?);
     let sequence = u32::from_ne_bytes(*rest.get(8..)?.first_chunk()?);
     let body = rest.get(NLMSG_HEADER..len)?;
     *rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
-    Some((Header { kind, sequence }, body))
+    Some((Header { kind, flags, sequence }, body))
 }
 
 /// The netdevs that messages tell of: the number and the attributes of each.

@@ -4,7 +4,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use driver_common::DetailedCounters;
@@ -14,7 +14,7 @@ use super::{
     Error, Hook, Plan, Result,
     kernel::{self, AttachType},
     object::{Maps, Programs},
-    parked::{self, Counted, Parked},
+    parked::{Counted, Parked},
     pins::{self, Pinned, Pins, Side},
     reports::Reports,
     tcx::has_tcx,
@@ -51,8 +51,6 @@ pub struct Counters {
     object: &'static [u8],
     /// Of the object, once it is needed.
     programs: Mutex<Option<Arc<Programs>>>,
-    /// What parked links run, once there are any.
-    idle: OnceLock<OwnedFd>,
     reports: Option<Reports>,
 }
 
@@ -63,7 +61,7 @@ struct Endpoint<'a> {
     programs: Arc<Programs>,
     maps: Maps,
     /// What counted for the endpoint before, into the same map.
-    counted: Option<Counted>,
+    counted: Option<&'a Counted>,
 }
 
 impl Counters {
@@ -82,7 +80,7 @@ impl Counters {
     /// same names.
     #[doc(hidden)]
     pub fn with_object(bpffs: PathBuf, object: &'static [u8]) -> Self {
-        Self { bpffs, object, programs: Mutex::new(None), idle: OnceLock::new(), reports: None }
+        Self { bpffs, object, programs: Mutex::new(None), reports: None }
     }
 
     /// The folder that has the endpoints' folders.
@@ -114,7 +112,10 @@ impl Counters {
         }
         pins.remove()?;
         pins.create()?;
-        self.attach_at(&pins, endpoint, plan, parked).inspect_err(|_| {
+        let counted = parked.take_counted(value_size(plan.counters));
+        let attached = self.attach_at(&pins, endpoint, plan, parked, counted.as_ref());
+        attached.inspect_err(|_| {
+            parked.give_back(counted);
             // Links that aren't pinned yet went with their descriptors.
             if let Err(error) = self.detach(endpoint) {
                 tracing::warn!(%endpoint, %error, "counters that could not be attached are left behind");
@@ -122,10 +123,16 @@ impl Counters {
         })
     }
 
-    fn attach_at(&self, pins: &Pins, endpoint: &EndpointId, plan: &Plan, parked: &mut Parked) -> Result<()> {
+    fn attach_at(
+        &self,
+        pins: &Pins,
+        endpoint: &EndpointId,
+        plan: &Plan,
+        parked: &mut Parked,
+        counted: Option<&Counted>,
+    ) -> Result<()> {
         fault::step!("counters.folder");
-        let counted = parked.take_counted(value_size(plan.counters));
-        if let Some(counted) = &counted {
+        if let Some(counted) = counted {
             pins.pin_counters(&counted.map)?;
         }
         let loading = Endpoint { counted, ..self.prepare_load(pins, endpoint, plan)? };
@@ -200,13 +207,11 @@ impl Counters {
     /// [`attach_with`](Self::attach_with).
     pub fn park(&self, endpoint: &EndpointId) -> Result<Parked> {
         let pins = Pins::new(&self.bpffs, endpoint);
-        let mut parked = match self.idle().and_then(|idle| Parked::of(&pins, idle)) {
-            Ok(parked) => parked,
-            Err(error) => {
-                tracing::debug!(%endpoint, %error, "its links are not parked");
-                Parked::default()
-            }
-        };
+        let parked = if has_tcx() { Parked::of(&pins) } else { Ok(Parked::default()) };
+        let mut parked = parked.unwrap_or_else(|error| {
+            tracing::warn!(%endpoint, %error, "its links can't stay on the netdev, and are attached anew");
+            Parked::default()
+        });
         fault::step!("counters.parked");
         if let Some(reports) = &self.reports {
             // The ring that its programs report by goes with its reader.
@@ -215,17 +220,6 @@ impl Counters {
         }
         pins.remove_but(&parked)?;
         Ok(parked)
-    }
-
-    fn idle(&self) -> io::Result<BorrowedFd<'_>> {
-        match self.idle.get() {
-            Some(idle) => Ok(idle.as_fd()),
-            None => Ok({
-                let loaded = parked::idle()?;
-                self.idle.get_or_init(|| loaded)
-            }
-            .as_fd()),
-        }
     }
 
     /// Whether [`adopt`](Self::adopt) finds out that nothing is to be done without loading anything. For tests.

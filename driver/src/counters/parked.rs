@@ -50,13 +50,15 @@ pub(super) struct Counted {
 
 impl Parked {
     /// Takes the endpoint's TCX links over, which count nothing from then on; answers with what it got.
-    pub(super) fn of(pins: &Pins, idle: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(super) fn of(pins: &Pins) -> io::Result<Self> {
+        // One of their own: a hook has no program twice.
+        let idle = idle()?;
         let (mut links, mut programs) = (Vec::new(), Vec::new());
         for pinned in [pins.tx(), pins.rx()] {
             match pinned {
                 Ok(Pinned::Link { fd, at }) if at.to != AttachType::Xdp && at.ifindex != 0 => {
                     programs.extend(kernel::program(at.program_id).ok().map(|program| (at.to, program)));
-                    kernel::replace(fd.as_fd(), idle)?;
+                    kernel::replace(fd.as_fd(), idle.as_fd())?;
                     links.push(Link { fd, id: at.link_id, to: at.to });
                 }
                 _ => {}
@@ -78,6 +80,11 @@ impl Parked {
     /// Keeps the links alone.
     pub(super) fn forget_counted(&mut self) {
         self.counted = None;
+    }
+
+    /// What was taken, and is not needed.
+    pub(super) fn give_back(&mut self, counted: Option<Counted>) {
+        self.counted = counted;
     }
 
     /// What counted, at zero; once, and if the map's entries are as long as this.
@@ -130,7 +137,7 @@ impl Drop for Parked {
 }
 
 /// Loads what parked links run.
-pub(super) fn idle() -> io::Result<OwnedFd> {
+fn idle() -> io::Result<OwnedFd> {
     let instruction = |code, imm| bpf_insn {
         code,
         _bitfield_align_1: [],

@@ -1,7 +1,7 @@
 //! Reading: a few calls on what is pinned, with or without a driver that runs.
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     path::Path,
     sync::LazyLock,
 };
@@ -48,7 +48,7 @@ pub struct ByClass {
 /// An endpoint's pins, opened once for all that is asked of them.
 pub struct Opened {
     endpoint: EndpointId,
-    counters: OwnedFd,
+    pins: Pins,
     rx: Pinned,
     tx: Pinned,
 }
@@ -56,16 +56,25 @@ pub struct Opened {
 /// Opens an endpoint's pins.
 pub fn open(bpffs: &Path, endpoint: &EndpointId) -> Result<Opened> {
     let pins = Pins::new(bpffs, endpoint);
-    Ok(Opened { counters: pins.counters()?, rx: pins.rx()?, tx: pins.tx()?, endpoint: endpoint.clone() })
+    Ok(Opened { rx: pins.rx()?, tx: pins.tx()?, pins, endpoint: endpoint.clone() })
 }
 
 impl Opened {
-    /// What is counted at this moment; the rest is as it was when the pins were opened.
+    /// What is counted at this moment; the rest is as it was when the pins were opened. An error if the endpoint
+    /// is over by then.
     pub fn read(&self) -> Result<Reading> {
         let failed = |source| Error::Read { endpoint: self.endpoint.clone(), source };
-        let map = self.counters.as_fd();
+        let counters = self.pins.counters()?;
+        let map = counters.as_fd();
         let value_size = kernel::map_info(map).map_err(failed)?.value_size;
         let words = kernel::first_entry(map, value_size, cpus().map_err(failed)?).map_err(failed)?;
+        // The map may be the next endpoint's meanwhile: first it is no longer this one's.
+        if !self.pins.counters_path().exists() {
+            return Err(Error::NotCounted {
+                endpoint: self.endpoint.clone(),
+                path: self.pins.counters_path(),
+            });
+        }
         let (counters, detailed) = sum(&words, value_size.div_ceil(8) as usize);
         let (rx_hook, tx_hook) = (self.rx.hook(), self.tx.hook());
         Ok(Reading { counters, detailed, rx_hook, tx_hook, ifindex: self.tx.ifindex() })

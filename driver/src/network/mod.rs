@@ -216,6 +216,8 @@ pub struct Joined {
 pub struct Driver {
     /// Its name, as in `docker network create -d NAME`: a host may have several drivers.
     name: String,
+    /// What stays on netdevs between two containers; ends before the state is another driver's.
+    parked: ParkedLinks,
     store: Store,
     counters: Arc<Counters>,
     bpffs: PathBuf,
@@ -239,8 +241,6 @@ pub struct Driver {
     looked_at: Mutex<HashSet<NetworkId>>,
     /// Endpoints that are counted by filters, which somebody has to look after.
     filtered: Filtered,
-    /// What stays on netdevs between two containers.
-    parked: ParkedLinks,
     /// Networks whose containers' names may have changed.
     renamed: mpsc::Sender<NetworkId>,
     upkeep: Upkeep,

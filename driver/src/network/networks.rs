@@ -29,7 +29,8 @@ impl Driver {
             if !same {
                 return Err(Error::NetworkExists(request.network.clone()));
             }
-            return self.network_unless_given_up(&request.network, caller).await;
+            // It stays, whatever this caller is told: the first one was told that it is there.
+            return if caller.settle() { Ok(()) } else { Err(Error::TooLate) };
         }
         if requested.options.rx_hook == RxHook::Tcx && !has_tcx() {
             let reason = "this kernel has no TCX, which is in Linux 6.6 and newer; use auto";

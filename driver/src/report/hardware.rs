@@ -121,7 +121,8 @@ fn of(
     let Ok(opened) = counters::open(bpffs, id) else { return Counted::default() };
     let in_time = Instant::now() < until;
     let netdev = in_time.then(|| netdev(traveller, home, &opened, endpoint)).flatten();
-    Counted { netdev, reading: opened.read().ok() }
+    // Else it ended meanwhile, and its netdev may be another's.
+    opened.read().map_or_else(|_| Counted::default(), |reading| Counted { netdev, reading: Some(reading) })
 }
 
 fn netdev(traveller: &Traveller, home: &NetNs, opened: &Opened, endpoint: &Endpoint) -> Option<Stats> {

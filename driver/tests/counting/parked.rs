@@ -1,6 +1,6 @@
 //! What stays on a netdev between two containers, and what the second one's counters make of it.
 use docker_passthrough::{
-    counters::{Error, Hook, Parked, Plan, SpoofCheck, read, tcx_ids},
+    counters::{Error, Hook, Parked, Plan, SpoofCheck, open, read, tcx_ids},
     device::mac::Mac,
     state::{id::EndpointId, model::CounterSet},
 };
@@ -150,4 +150,58 @@ fn parking_what_is_not_there() {
     assert_eq!(entries(&lab.bpffs()), [lab.endpoint.as_str()]);
     assert!(matches!(read(&lab.bpffs(), &nobody), Err(Error::NotCounted { .. })));
     lab.assert_counts_from_zero();
+}
+
+/// A reader that was slow must not take the next endpoint's figures for those of the one that it asked about.
+#[test]
+fn a_slow_reader_is_told_that_the_endpoint_is_over() {
+    let lab = Lab::new(Setup::default());
+    lab.assert_counts_from_zero();
+    let opened = open(&lab.bpffs(), &lab.endpoint).unwrap();
+    assert_eq!(opened.read().unwrap().counters.tx.packets, 10);
+    let mut parked = lab.park();
+    let next: EndpointId = "next".parse().unwrap();
+    lab.container.within(|| lab.counters.attach_with(&next, &lab.plan_here(), &mut parked)).unwrap();
+    lab.udp(From::Container, [100; 3]);
+    assert!(matches!(opened.read(), Err(Error::NotCounted { .. })));
+    assert_eq!(read(&lab.bpffs(), &next).unwrap().counters.tx.packets, 3);
+    lab.counters.detach(&next).unwrap();
+}
+
+/// What the first attempt did not need, the second has: native XDP may be refused.
+#[test]
+fn an_attempt_that_fails_uses_nothing_up() {
+    let lab = Lab::new(Setup::default());
+    lab.container.ip("link add br0 type bridge");
+    let (id, ifindex): (EndpointId, _) = ("bridge".parse().unwrap(), lab.container.ifindex("br0"));
+    let attach = |rx_hook, parked: &mut Parked| {
+        let plan = Plan { ifindex, rx_hook, ..lab.plan };
+        lab.container.within(|| lab.counters.attach_with(&id, &plan, parked))
+    };
+    let programs = || {
+        let shown =
+            |side| json(&format!("bpftool --json link show pinned {}/{id}/{side}", lab.bpffs().display()));
+        ["rx", "tx"].map(|side| (shown(side)["id"].clone(), shown(side)["prog_id"].clone()))
+    };
+    attach(Hook::Tcx, &mut Parked::default()).unwrap();
+    let before = programs();
+    let mut parked = lab.counters.park(&id).unwrap();
+    let refused = attach(Hook::Xdp, &mut parked);
+    assert!(matches!(refused, Err(Error::NativeXdp { .. })), "{refused:?}");
+    attach(Hook::Tcx, &mut parked).unwrap();
+    assert_eq!(programs(), before);
+    lab.counters.detach(&id).unwrap();
+}
+
+/// A hook has no program twice, nor is one needed twice.
+#[test]
+fn links_of_two_can_wait_at_one_netdev() {
+    let lab = Lab::new(Setup::default());
+    let first = lab.park();
+    lab.count_again(&lab.plan_here(), &mut Parked::default());
+    let second = lab.park();
+    assert_eq!((first.is_empty(), second.is_empty()), (false, false));
+    assert_eq!(lab.at_hooks(), ["passthru_idle"; 4]);
+    drop((first, second));
+    assert!(lab.at_hooks().is_empty());
 }

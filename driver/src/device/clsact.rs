@@ -18,7 +18,7 @@ use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
 use super::{
     Rtnl,
-    raw::{Raw, attributes},
+    netlink::{Raw, attributes},
     rtnl::Result,
 };
 

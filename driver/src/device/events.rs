@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, io, os::fd::AsRawFd as _};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use tokio::io::{Interest, unix::AsyncFd};
 
-use super::raw::message_at;
+use super::netlink::message_at;
 
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_TC: u32 = 4;

@@ -5,7 +5,7 @@ use netlink_packet_core::{NLM_F_ACK, NetlinkHeader, NetlinkMessage, NetlinkPaylo
 use netlink_sys::{Socket, protocols::NETLINK_GENERIC};
 
 use super::{
-    raw::{Connection, attributes},
+    netlink::{Connection, attributes},
     rtnl::{Error, Result},
 };
 use crate::blocking;

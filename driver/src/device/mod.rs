@@ -10,6 +10,7 @@ pub mod link;
 pub mod mac;
 pub mod macvlan;
 pub mod mark;
+mod netlink;
 pub mod netns;
 pub mod pci;
 pub(crate) mod raw;

@@ -6,8 +6,8 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
 use super::{
+    netlink::{Raw, attributes},
     netns::NetNs,
-    raw::{Raw, attributes},
 };
 use crate::fault;
 

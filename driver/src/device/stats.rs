@@ -5,7 +5,7 @@ use netlink_packet_route::link::{Stats64, VfStats};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use serde::{Deserialize, Serialize};
 
-use super::raw::{attributes, message_at, to_kernel};
+use super::netlink::{attributes, message_at, to_kernel};
 
 /// How long the kernel may take to say what a netdev has counted.
 const ANSWER: Duration = Duration::from_secs(1);

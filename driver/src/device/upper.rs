@@ -6,8 +6,9 @@ use std::{io, path::PathBuf};
 
 use super::{
     Rtnl,
+    netlink::Raw,
     netns::{self, NetNs, Traveller},
-    raw::{Raw, Standing},
+    raw::Standing,
     rtnl::Result,
 };
 

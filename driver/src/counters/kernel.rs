@@ -318,7 +318,7 @@ struct LookupAttr {
     value: u64,
     flags: u64,
 }
-// SAFETY: BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM; used by what handles an entry 0 alone.
+// SAFETY: BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM; used by `on_first_entry` alone.
 unsafe impl Attr for LookupAttr {}
 
 #[derive(IntoBytes)]
@@ -334,47 +334,29 @@ pub(super) fn set_for_good(map: BorrowedFd<'_>, entry: &[u8]) -> io::Result<()> 
     if map_info(map)?.value_size as usize != entry.len() {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
-    let key = 0_u32;
-    let map = raw(map);
-    let mut attr = LookupAttr {
-        map,
-        padding: 0,
-        key: address(&raw const key),
-        value: address(entry.as_ptr()),
-        flags: 0,
-    };
-    bpf(Command::MapUpdate, &mut attr)?;
-    bpf(Command::MapFreeze, &mut FreezeAttr { map }).map(drop)
+    on_first_entry(Command::MapUpdate, map, address(entry.as_ptr()))?;
+    bpf(Command::MapFreeze, &mut FreezeAttr { map: raw(map) }).map(drop)
 }
 
 /// Sets the entry 0 of a per-CPU array: for each CPU its words.
 pub(super) fn set_first_entry(map: BorrowedFd<'_>, words: &[u64]) -> io::Result<()> {
-    let key = 0_u32;
-    let mut attr = LookupAttr {
-        map: raw(map),
-        padding: 0,
-        key: address(&raw const key),
-        value: address(words.as_ptr()),
-        flags: 0,
-    };
-    bpf(Command::MapUpdate, &mut attr).map(drop)
+    on_first_entry(Command::MapUpdate, map, address(words.as_ptr()))
 }
 
 /// The entry 0 of an array, as 8-byte words; a per-CPU array needs `copies` of it.
 pub(super) fn first_entry(map: BorrowedFd<'_>, value_size: u32, copies: usize) -> io::Result<Vec<u64>> {
     let words = value_size.div_ceil(8) as usize * copies;
     let mut value = vec![0_u64; words];
-    let key = 0_u32;
-    let mut attr = LookupAttr {
-        map: raw(map),
-        padding: 0,
-        key: address(&raw const key),
-        // The kernel writes `value_size`, rounded up to 8, once for each possible CPU.
-        value: address(value.as_mut_ptr()),
-        flags: 0,
-    };
-    bpf(Command::MapLookup, &mut attr)?;
+    // The kernel writes `value_size`, rounded up to 8, once for each possible CPU.
+    on_first_entry(Command::MapLookup, map, address(value.as_mut_ptr()))?;
     Ok(value)
+}
+
+/// Has the entry 0 of an array read from or written to where `value` points.
+fn on_first_entry(command: Command, map: BorrowedFd<'_>, value: u64) -> io::Result<()> {
+    let key = 0_u32;
+    let mut attr = LookupAttr { map: raw(map), padding: 0, key: address(&raw const key), value, flags: 0 };
+    bpf(command, &mut attr).map(drop)
 }
 
 /// What the kernel tells about a program.

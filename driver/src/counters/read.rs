@@ -69,11 +69,9 @@ impl Opened {
         let value_size = kernel::map_info(map).map_err(failed)?.value_size;
         let words = kernel::first_entry(map, value_size, cpus().map_err(failed)?).map_err(failed)?;
         // The map may be the next endpoint's meanwhile: first it is no longer this one's.
-        if !self.pins.counters_path().exists() {
-            return Err(Error::NotCounted {
-                endpoint: self.endpoint.clone(),
-                path: self.pins.counters_path(),
-            });
+        let path = self.pins.counters_path();
+        if !path.exists() {
+            return Err(Error::NotCounted { endpoint: self.endpoint.clone(), path });
         }
         let (counters, detailed) = sum(&words, value_size.div_ceil(8) as usize);
         let (rx_hook, tx_hook) = (self.rx.hook(), self.tx.hook());

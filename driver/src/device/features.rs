@@ -36,7 +36,6 @@ const A_XDP_FEATURES: u16 = 3;
 const GENLMSGHDR: usize = 4;
 
 /// A request with one attribute, of a family that is given by its number.
-#[derive(Clone)]
 struct Request {
     family: u16,
     command: u8,

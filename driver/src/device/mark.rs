@@ -15,7 +15,6 @@ impl Rtnl {
     /// Marks the netdev. Answers false where the kernel has no ingress qdisc (CONFIG_NET_SCH_INGRESS).
     pub async fn mark(&self, ifindex: u32) -> Result<bool> {
         let mut message = about(ifindex);
-        message.header.parent = TcHandle::INGRESS;
         message.header.handle = TcHandle { major: TcHandle::INGRESS.major, minor: 0 };
         message.attributes.push(TcAttribute::Kind("ingress".into()));
         let what = format!("adding an ingress qdisc to netdev {ifindex}");
@@ -32,9 +31,7 @@ impl Rtnl {
     /// Whether the netdev has a mark, or an ingress qdisc of the host's.
     pub async fn is_marked(&self, ifindex: u32) -> Result<bool> {
         let what = format!("reading the ingress qdisc of netdev {ifindex}");
-        let mut message = about(ifindex);
-        message.header.parent = TcHandle::INGRESS;
-        let request = RouteNetlinkMessage::GetQueueDiscipline(message);
+        let request = RouteNetlinkMessage::GetQueueDiscipline(about(ifindex));
         // Not the list of all: it comes in parts, and lacks some while netdevs before them in it go. NLM_F_ECHO is
         // how the answer comes to us, too, and not only to those who listen to the group (`rtnetlink_send`).
         match self.raw().ask(&what, request, NLM_F_ACK | NLM_F_ECHO).await {
@@ -50,15 +47,16 @@ impl Rtnl {
         if !self.is_marked(ifindex).await? {
             return Ok(());
         }
-        let mut message = about(ifindex);
-        message.header.parent = TcHandle::INGRESS;
         let what = format!("removing the ingress qdisc of netdev {ifindex}");
-        self.acked(what, RouteNetlinkMessage::DelQueueDiscipline(message), 0).await
+        self.acked(what, RouteNetlinkMessage::DelQueueDiscipline(about(ifindex)), 0).await
     }
 }
 
+/// The ingress qdisc of a netdev.
 fn about(ifindex: u32) -> TcMessage {
-    TcMessage::with_index(index(ifindex))
+    let mut message = TcMessage::with_index(index(ifindex));
+    message.header.parent = TcHandle::INGRESS;
+    message
 }
 
 /// Whether a `struct tcmsg` (include/uapi/linux/rtnetlink.h) is of the netdev's ingress qdisc.

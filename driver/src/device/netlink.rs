@@ -129,25 +129,25 @@ impl Connection {
 
     /// The bodies of at most so many answers to a request; blocks. A list that the kernel says has changed while it
     /// was handing it out is asked for again, as it may lack some.
-    pub fn exchange<T: NetlinkSerializable + Clone>(
+    pub fn exchange<T: NetlinkSerializable>(
         &mut self,
-        request: NetlinkMessage<T>,
+        mut request: NetlinkMessage<T>,
         flags: u16,
         limit: usize,
     ) -> Result<Vec<Vec<u8>>, Failure> {
         for _ in 1..ATTEMPTS {
-            if let (bodies, false) = self.try_exchange(request.clone(), flags, limit)? {
+            if let (bodies, false) = self.try_exchange(&mut request, flags, limit)? {
                 return Ok(bodies);
             }
         }
         // In a container's namespace that may be its doing, and nobody else is to suffer for it.
-        Ok(self.try_exchange(request, flags, limit)?.0)
+        Ok(self.try_exchange(&mut request, flags, limit)?.0)
     }
 
     /// The answers, and whether the list was interrupted.
     fn try_exchange<T: NetlinkSerializable>(
         &mut self,
-        mut request: NetlinkMessage<T>,
+        request: &mut NetlinkMessage<T>,
         flags: u16,
         limit: usize,
     ) -> Result<(Vec<Vec<u8>>, bool), Failure> {

@@ -14,7 +14,7 @@ use crate::{
 /// How many networks' links are kept: with what counted, each takes five descriptors.
 const MOST: usize = 100;
 
-/// The parked links of each network.
+/// The parked links of each network that has some.
 #[derive(Debug, Default)]
 pub(super) struct ParkedLinks(Mutex<HashMap<NetworkId, Parked>>);
 
@@ -63,14 +63,10 @@ impl Driver {
 }
 
 async fn detach(parked: Option<Parked>) -> Result<()> {
-    match parked {
-        Some(parked) if !parked.is_empty() => {
-            blocking("parked links", move || {
-                drop(parked);
-                Ok(())
-            })
-            .await
-        }
-        _ => Ok(()),
-    }
+    let Some(parked) = parked else { return Ok(()) };
+    let work = move || {
+        drop(parked);
+        Ok(())
+    };
+    blocking("parked links", work).await
 }

@@ -1,6 +1,5 @@
 //! A PF and its networks: the first makes its VFs, the last takes them away if they were ours.
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{Driver, Result, blocking, netdevice::Refuse, options::BadOption, upkeep::Action};
 use crate::{

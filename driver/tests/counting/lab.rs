@@ -266,6 +266,11 @@ impl Lab {
         self.bpffs.path()
     }
 
+    /// The plan for the netdev as it is numbered in the container.
+    pub fn plan_here(&self) -> Plan {
+        Plan { ifindex: self.container.ifindex(DUT), ..self.plan }
+    }
+
     pub fn read(&self) -> Reading {
         counters::read(&self.bpffs(), &self.endpoint).unwrap()
     }
@@ -355,17 +360,18 @@ impl Lab {
 
     /// The ids of both links.
     pub fn link_ids(&self) -> [u64; 2] {
-        self.of_links("id")
+        self.of_links(&self.endpoint, "id")
     }
 
     /// The ids of the programs that they run.
     pub fn program_ids(&self) -> [u64; 2] {
-        self.of_links("prog_id")
+        self.of_links(&self.endpoint, "prog_id")
     }
 
-    fn of_links(&self, field: &str) -> [u64; 2] {
+    /// What bpftool tells of an endpoint's links.
+    pub fn of_links(&self, endpoint: &EndpointId, field: &str) -> [u64; 2] {
         ["rx", "tx"].map(|name| {
-            let path = self.bpffs().join(self.endpoint.as_str()).join(name);
+            let path = self.bpffs().join(endpoint.as_str()).join(name);
             let link = json(&format!("bpftool --json link show pinned {}", path.display()));
             link[field].as_u64().unwrap()
         })

@@ -69,7 +69,7 @@ fn what_bpftool_shows_explains_itself() {
 #[test]
 fn living_counters_are_not_replaced_and_remains_are() {
     let lab = Lab::new(Setup::default());
-    let plan = Plan { ifindex: lab.container.ifindex(DUT), ..lab.plan };
+    let plan = lab.plan_here();
     let attach = || lab.container.within(|| lab.counters.attach(&lab.endpoint, &plan));
     let links = lab.link_ids();
     let error = attach().unwrap_err();
@@ -88,7 +88,7 @@ fn living_counters_are_not_replaced_and_remains_are() {
 #[test]
 fn a_netdev_can_be_counted_again_at_once() {
     let lab = Lab::new(Setup { rx_hook: Hook::Xdp, ..Setup::default() });
-    let plan = Plan { ifindex: lab.container.ifindex(DUT), ..lab.plan };
+    let plan = lab.plan_here();
     for _ in 0..10 {
         lab.counters.detach(&lab.endpoint).unwrap();
         lab.container.within(|| lab.counters.attach(&lab.endpoint, &plan)).unwrap();

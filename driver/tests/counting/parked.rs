@@ -18,10 +18,6 @@ impl Lab {
         self.counters.park(&self.endpoint).unwrap()
     }
 
-    fn plan_here(&self) -> Plan {
-        Plan { ifindex: self.container.ifindex(DUT), ..self.plan }
-    }
-
     fn count_again(&self, plan: &Plan, parked: &mut Parked) {
         self.container.within(|| self.counters.attach_with(&self.endpoint, plan, parked)).unwrap();
     }
@@ -178,18 +174,14 @@ fn an_attempt_that_fails_uses_nothing_up() {
         let plan = Plan { ifindex, rx_hook, ..lab.plan };
         lab.container.within(|| lab.counters.attach_with(&id, &plan, parked))
     };
-    let programs = || {
-        let shown =
-            |side| json(&format!("bpftool --json link show pinned {}/{id}/{side}", lab.bpffs().display()));
-        ["rx", "tx"].map(|side| (shown(side)["id"].clone(), shown(side)["prog_id"].clone()))
-    };
+    let attached = || ["id", "prog_id"].map(|field| lab.of_links(&id, field));
     attach(Hook::Tcx, &mut Parked::default()).unwrap();
-    let before = programs();
+    let before = attached();
     let mut parked = lab.counters.park(&id).unwrap();
     let refused = attach(Hook::Xdp, &mut parked);
     assert!(matches!(refused, Err(Error::NativeXdp { .. })), "{refused:?}");
     attach(Hook::Tcx, &mut parked).unwrap();
-    assert_eq!(programs(), before);
+    assert_eq!(attached(), before);
     lab.counters.detach(&id).unwrap();
 }
 

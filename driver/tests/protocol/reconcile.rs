@@ -1,6 +1,5 @@
 //! What becomes of netdevs without a word from Docker, told by the kernel: no look from time to time helps.
 use std::{
-    fmt::Write as _,
     fs,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -229,13 +228,11 @@ fn a_mark_is_seen_while_netdevs_come_and_go() {
     let there = NetNs::open(&netns.path()).expect("the namespace");
     let rtnl = Rtnl::within(&there).expect("a socket in it");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let (mut add, mut seen) = (String::new(), 0);
-    for n in 0..100 {
-        writeln!(add, "link add t{n} up group 7 type veth peer name u{n} group 7").expect("a line");
-    }
-    add.push_str("link add kept type veth peer name tpek\n");
+    let others = (0..100).map(|n| format!("link add t{n} up group 7 type veth peer name u{n} group 7"));
+    let add: Vec<_> = others.chain(["link add kept type veth peer name tpek".to_owned()]).collect();
+    let mut seen = 0;
     for _ in 0..10 {
-        netns.batch(&add);
+        command::ip_batch(Some(&netns.path()), &add).expect("netdevs");
         let kept = netns.ifindex("kept");
         assert!(runtime.block_on(rtnl.mark(kept)).expect("an ingress qdisc"));
         let gone = AtomicBool::new(false);

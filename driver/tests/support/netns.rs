@@ -37,14 +37,6 @@ impl Netns {
         self.run(&format!("ip {line}"))
     }
 
-    /// Many lines for one `ip` inside.
-    #[track_caller]
-    pub fn batch(&self, lines: &str) {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), lines).expect("writing it");
-        self.ip(&format!("-batch {}", file.path().display()));
-    }
-
     /// The number of a netdev inside.
     #[track_caller]
     pub fn ifindex(&self, netdev: &str) -> u32 {

@@ -44,20 +44,22 @@ pub fn within<T: Send>(path: &Path, work: impl FnOnce() -> T + Send) -> T {
 /// Attaches a program that passes everything on, without a link.
 #[track_caller]
 pub fn attach(netdev: &str, hook: Hook) {
-    let program = program();
-    let fd = program.as_raw_fd().cast_unsigned();
-    // target, program, attach type, flags, replaced program, relative, expected revision
-    let mut attr = [ifindex(netdev), fd, hook as u32, 0, 0, 0, 0, 0];
-    bpf(PROG_ATTACH, &mut attr).expect("attaching a TCX program");
+    attach_at(netdev, hook, 0);
 }
 
 /// Attaches one before all others, without a link.
 #[track_caller]
 pub fn attach_first(netdev: &str, hook: Hook) {
     const BPF_F_BEFORE: u32 = 1 << 3;
+    attach_at(netdev, hook, BPF_F_BEFORE);
+}
+
+#[track_caller]
+fn attach_at(netdev: &str, hook: Hook, flags: u32) {
     let program = program();
     let fd = program.as_raw_fd().cast_unsigned();
-    let mut attr = [ifindex(netdev), fd, hook as u32, BPF_F_BEFORE, 0, 0, 0, 0];
+    // target, program, attach type, flags, replaced program, relative, expected revision
+    let mut attr = [ifindex(netdev), fd, hook as u32, flags, 0, 0, 0, 0];
     bpf(PROG_ATTACH, &mut attr).expect("attaching a TCX program");
 }
 

@@ -5,9 +5,8 @@ use std::thread;
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
-use super::figures::Samples;
-use super::lab::{Cost, STALE, Server, ask, cpu_of, milliseconds, output};
-use super::reading::{Row, Table, Way};
+use super::lab::{Cost, Server, ask, cpu_of};
+use super::reading::{Table, Way, scrape, stats};
 use super::start::{undone_by, veth};
 use crate::daemon::{Scratch, Undo};
 use crate::engine::Engine;
@@ -48,23 +47,8 @@ pub fn measure(binary: &Path, id: &str, containers: u32, turns: u32) -> Result<T
         started.push(nic);
     }
     step.done();
-    let rows = WAYS.map(|way| Row { way, wall: Samples::default(), cpu: Samples::default() });
-    let mut rows = Vec::from(rows);
-    let mut step = Step::begin(&format!("Reading {containers} containers, {turns} turns"));
-    // The first turn warms up.
-    for turn in 0..=turns {
-        for row in &mut rows {
-            interrupt::check()?;
-            step.tick(row.way.what());
-            let cost = read(row.way, &server, &engine, &started)?;
-            if turn > 0 {
-                row.wall.push(milliseconds(cost.wall));
-                row.cpu.push(milliseconds(cost.cpu));
-            }
-        }
-    }
-    step.done();
-    Ok(Table { of: "containers of an engine", endpoints: started.len(), rows })
+    let read = |way| read(way, &server, &engine, &started);
+    Table::of("containers of an engine", started.len(), WAYS.into_iter(), turns, read)
 }
 
 fn ask_engine(engine: &Engine, container: &str) -> Result<()> {
@@ -97,19 +81,11 @@ fn read(way: Way, server: &Server, engine: &Engine, containers: &[String]) -> Re
                 })
             },
         ),
-        Way::Scrape => {
-            thread::sleep(STALE);
-            Cost::by(|| server.cpu(), || server.scrape().map(drop))
-        }
+        Way::Scrape => Ok(scrape(server)?.0),
         _ => {
-            let mut found = Vec::new();
-            let cost = Cost::of(|| {
-                found = output(&mut server.command(&["stats", "--json"]))?;
-                Ok(())
-            })?;
-            let found: Value = serde_json::from_slice(&found).context("`stats --json` is no JSON")?;
-            let named = found.as_array().into_iter().flatten().filter(|one| one["container"].is_string());
-            ensure!(named.count() == containers.len(), "`stats --json` has not all containers: {found}");
+            let (cost, found) = stats(&mut server.command(&["stats", "--json"]))?;
+            let named = found.iter().filter(|one| one["container"].is_string()).count();
+            ensure!(named == containers.len(), "`stats --json` has not all containers: {found:?}");
             Ok(cost)
         }
     }

@@ -1,6 +1,7 @@
 //! Reading the statistics of many endpoints, beside what one would read them with otherwise.
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -60,8 +61,7 @@ impl Way {
     /// Those for which there need be no engine.
     const ALONE: [Self; 6] = [Self::Stats, Self::Older, Self::Scrape, Self::Ip, Self::Sysfs, Self::Proc];
 
-    /// For the table.
-    pub fn what(self) -> &'static str {
+    fn what(self) -> &'static str {
         match self {
             Self::Stats => "docker-passthrough stats --json",
             Self::Older => "the same of an older driver",
@@ -80,18 +80,18 @@ impl Way {
 }
 
 /// What one way took, turn by turn.
-pub struct Row {
-    pub way: Way,
-    pub wall: Samples,
-    pub cpu: Samples,
+struct Row {
+    way: Way,
+    wall: Samples,
+    cpu: Samples,
 }
 
 /// What all took.
 pub struct Table {
     /// Of what.
-    pub of: &'static str,
-    pub endpoints: usize,
-    pub rows: Vec<Row>,
+    of: &'static str,
+    endpoints: usize,
+    rows: Vec<Row>,
 }
 
 /// Measures, and prints.
@@ -120,19 +120,12 @@ pub fn run(options: &Options) -> Result<()> {
     let mut tables = Vec::new();
     for size in sizes {
         scene.grow(size as usize)?;
-        let table = scene.measure(options.turns)?;
-        if !options.measured.json {
-            println!("{} {}\n{}", table.endpoints, table.of, table.text());
-        }
-        tables.push(table);
+        tables.push(scene.measure(options.turns)?.shown(options));
     }
     drop(scene);
     for containers in options.containers.iter().copied().filter(|containers| *containers > 0) {
         let table = containers::measure(&binary, &unique()?, containers, options.turns)?;
-        if !options.measured.json {
-            println!("{} {}\n{}", table.endpoints, table.of, table.text());
-        }
-        tables.push(table);
+        tables.push(table.shown(options));
     }
     if options.measured.json {
         let tables: Vec<_> = tables.iter().map(Table::json).collect();
@@ -217,48 +210,19 @@ impl Scene<'_> {
 
     fn measure(&self, turns: u32) -> Result<Table> {
         let ways = Way::ALONE.into_iter().filter(|way| *way != Way::Older || self.older.is_some());
-        let rows = ways.map(|way| Row { way, wall: Samples::default(), cpu: Samples::default() });
-        let mut rows: Vec<_> = rows.collect();
-        let endpoints = self.inside.len();
-        let mut step = Step::begin(&format!("Reading {endpoints} endpoints, {turns} turns"));
-        // The first turn warms up.
-        for turn in 0..=turns {
-            for row in &mut rows {
-                interrupt::check()?;
-                step.tick(row.way.what());
-                let cost = self.read(row.way)?;
-                if turn > 0 {
-                    row.wall.push(milliseconds(cost.wall));
-                    row.cpu.push(milliseconds(cost.cpu));
-                }
-            }
-        }
-        step.done();
-        Ok(Table { of: "endpoints", endpoints, rows })
+        Table::of("endpoints", self.inside.len(), ways, turns, |way| self.read(way))
     }
 
     fn read(&self, way: Way) -> Result<Cost> {
         match way {
             Way::Stats | Way::Older => {
                 let older = self.older.filter(|_| way == Way::Older);
-                let mut found = Vec::new();
-                let cost = Cost::of(|| {
-                    found = output(&mut self.server.command_of(older, &["stats", "--json"]))?;
-                    Ok(())
-                })?;
+                let (cost, found) = stats(&mut self.server.command_of(older, &["stats", "--json"]))?;
                 self.check(&found)?;
                 Ok(cost)
             }
             Way::Scrape => {
-                thread::sleep(STALE);
-                let mut text = String::new();
-                let cost = Cost::by(
-                    || self.server.cpu(),
-                    || {
-                        text = self.server.scrape()?;
-                        Ok(())
-                    },
-                )?;
+                let (cost, text) = scrape(&self.server)?;
                 let series = |family: &str| {
                     let name = format!("docker_passthrough_{family}{{");
                     text.lines().filter(|line| line.starts_with(&name)).count()
@@ -299,10 +263,8 @@ impl Scene<'_> {
     }
 
     /// Whether `stats` has found all netdevs where they are.
-    fn check(&self, found: &[u8]) -> Result<()> {
-        let found: Value = serde_json::from_slice(found).context("`stats --json` is no JSON")?;
-        let found: Vec<_> = found.as_array().into_iter().flatten().collect();
-        let is_whole = |one: &&&Value| one["rx"].is_object() && one["netdev"].is_object();
+    fn check(&self, found: &[Value]) -> Result<()> {
+        let is_whole = |one: &&Value| one["rx"].is_object() && one["netdev"].is_object();
         let (whole, expected) = (found.iter().filter(is_whole).count(), self.inside.len());
         let other = found.iter().find(|one| !is_whole(one));
         ensure!(
@@ -315,6 +277,30 @@ impl Scene<'_> {
         );
         Ok(())
     }
+}
+
+/// What `stats --json` takes, and finds.
+pub fn stats(command: &mut Command) -> Result<(Cost, Vec<Value>)> {
+    let mut found = Vec::new();
+    let cost = Cost::of(|| {
+        found = output(command)?;
+        Ok(())
+    })?;
+    Ok((cost, serde_json::from_slice(&found).context("`stats --json` is no JSON list")?))
+}
+
+/// What a scrape takes of the driver, and tells.
+pub fn scrape(server: &Server) -> Result<(Cost, String)> {
+    thread::sleep(STALE);
+    let mut text = String::new();
+    let cost = Cost::by(
+        || server.cpu(),
+        || {
+            text = server.scrape()?;
+            Ok(())
+        },
+    )?;
+    Ok((cost, text))
 }
 
 /// Has a thread go from namespace to namespace, with an empty folder where it may mount something.
@@ -339,6 +325,41 @@ fn in_each(names: &[String], mut look: impl FnMut(&Path) -> Result<()> + Send) -
 }
 
 impl Table {
+    /// Has each way of reading take its turn.
+    pub fn of(
+        of: &'static str,
+        endpoints: usize,
+        ways: impl Iterator<Item = Way>,
+        turns: u32,
+        read: impl Fn(Way) -> Result<Cost>,
+    ) -> Result<Self> {
+        let rows = ways.map(|way| Row { way, wall: Samples::default(), cpu: Samples::default() });
+        let mut rows: Vec<_> = rows.collect();
+        let mut step = Step::begin(&format!("Reading {endpoints} {of}, {turns} turns"));
+        // The first turn warms up.
+        for turn in 0..=turns {
+            for row in &mut rows {
+                interrupt::check()?;
+                step.tick(row.way.what());
+                let cost = read(row.way)?;
+                if turn > 0 {
+                    row.wall.push(milliseconds(cost.wall));
+                    row.cpu.push(milliseconds(cost.cpu));
+                }
+            }
+        }
+        step.done();
+        Ok(Self { of, endpoints, rows })
+    }
+
+    /// Printed at once, where it is to be a table.
+    fn shown(self, options: &Options) -> Self {
+        if !options.measured.json {
+            println!("{} {}\n{}", self.endpoints, self.of, self.text());
+        }
+        self
+    }
+
     fn row(&self, way: Way) -> Option<&Row> {
         self.rows.iter().find(|row| row.way == way)
     }

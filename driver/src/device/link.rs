@@ -109,6 +109,12 @@ pub struct Parent {
 }
 
 impl Parent {
+    /// That of a netdev's [hardware](Link::hardware).
+    pub fn of(hardware: &str) -> Option<Self> {
+        let mut parts = hardware.split('/').map(str::to_owned);
+        Some(Self { bus: parts.next()?, device: parts.next()? })
+    }
+
     /// Its folder in sysfs, which is the same in every network namespace.
     pub fn sysfs(&self) -> PathBuf {
         Path::new("/sys/bus").join(&self.bus).join("devices").join(&self.device)

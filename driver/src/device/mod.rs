@@ -3,6 +3,7 @@
 //! The kernel is asked each time; nothing is cached here but the sockets.
 pub mod address;
 pub mod change;
+pub mod claim;
 pub mod clsact;
 pub mod events;
 pub mod features;

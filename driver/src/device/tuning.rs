@@ -20,6 +20,10 @@ pub struct Tuning {
     pub gso_max_size: Option<u32>,
     /// Largest GRO packet, in bytes.
     pub gro_max_size: Option<u32>,
+    /// Largest GSO packet over IPv4, in bytes. Linux 6.3.
+    pub gso_ipv4_max_size: Option<u32>,
+    /// Largest GRO packet over IPv4, in bytes. Linux 6.3.
+    pub gro_ipv4_max_size: Option<u32>,
     /// Its group.
     pub group: Option<u32>,
     /// Its broadcast address, if the link layer has such as Ethernet's.
@@ -43,6 +47,8 @@ impl Tuning {
             LinkAttribute::GsoMaxSegs(value) => self.gso_max_segs = Some(value),
             LinkAttribute::GsoMaxSize(value) => self.gso_max_size = Some(value),
             LinkAttribute::GroMaxSize(value) => self.gro_max_size = Some(value),
+            LinkAttribute::GsoIpv4MaxSize(value) => self.gso_ipv4_max_size = Some(value),
+            LinkAttribute::GroIpv4MaxSize(value) => self.gro_ipv4_max_size = Some(value),
             LinkAttribute::Group(value) => self.group = Some(value),
             _ => {}
         }
@@ -55,12 +61,17 @@ impl Tuning {
             gso_max_segs,
             gso_max_size,
             gro_max_size,
+            gso_ipv4_max_size,
+            gro_ipv4_max_size,
             group,
             broadcast,
             link_mode,
             proto_down,
         } = self;
         let proto_down = differing(proto_down, now.proto_down);
+        // To set the one sets IPv4's, too (`netif_set_gso_max_size`, net/core/dev.c), which is set after it.
+        let sent = now.gso_ipv4_max_size.filter(|_| now.gso_max_size == gso_max_size);
+        let received = now.gro_ipv4_max_size.filter(|_| now.gro_max_size == gro_max_size);
         // While a reason stands the kernel does not take it back (EBUSY).
         let reasons = vec![LinkProtocolDownReason::Mask(u32::MAX), LinkProtocolDownReason::Value(0)];
         [
@@ -68,6 +79,8 @@ impl Tuning {
             differing(gso_max_segs, now.gso_max_segs).map(LinkAttribute::GsoMaxSegs),
             differing(gso_max_size, now.gso_max_size).map(LinkAttribute::GsoMaxSize),
             differing(gro_max_size, now.gro_max_size).map(LinkAttribute::GroMaxSize),
+            differing(gso_ipv4_max_size, sent).map(LinkAttribute::GsoIpv4MaxSize),
+            differing(gro_ipv4_max_size, received).map(LinkAttribute::GroIpv4MaxSize),
             differing(group, now.group).map(LinkAttribute::Group),
             differing(broadcast, now.broadcast).map(|mac| LinkAttribute::Broadcast(mac.0.to_vec())),
             differing(link_mode, now.link_mode).map(|mode| LinkAttribute::Mode(mode.into())),

@@ -6,7 +6,7 @@ use std::{
 
 use super::{Driver, Error, Result};
 use crate::{
-    device::{Change, Link, LinkRef, link::require},
+    device::{Change, Link, LinkRef, claim::claim, link::require},
     fault,
     state::{Endpoint, EndpointId, NetworkId, Original},
 };
@@ -62,6 +62,9 @@ impl Driver {
     }
 
     async fn give_back(&self, network_id: &NetworkId, id: &EndpointId, endpoint: &Endpoint) -> Result<()> {
+        // A VF's fresh netdev is nobody's to other drivers.
+        let vf = endpoint.hardware.as_deref().filter(|_| endpoint.vf.is_some());
+        let _claim = vf.and_then(|vf| claim(vf).ok().flatten());
         fault::point!("release.begin");
         let mut found = self.fetch(id, endpoint).await?;
         if let (None, Some(grant)) = (&found, &endpoint.vf) {
@@ -161,6 +164,13 @@ impl Driver {
         if left.xdp {
             self.rtnl.xdp_off(link.ifindex).await?;
         }
+        if left.mtu != original.mtu {
+            // Under XDP, ours or another's, drivers refuse what they take without.
+            let change = Change { mtu: Some(original.mtu), ..Change::default() };
+            if let Err(error) = self.rtnl.change(link.ifindex, &change).await {
+                return not_restored(vec![error.to_string()]);
+            }
+        }
         if let Some(grant) = &endpoint.vf {
             self.finish_vf(grant).await?;
         }
@@ -168,16 +178,13 @@ impl Driver {
         self.finish(&left, id, original).await
     }
 
-    /// Its name and its settings, while it is down.
+    /// Its name and its settings, while it is down; all but the MTU.
     async fn restore_netdev(&self, link: &Link, endpoint: &Endpoint) -> Vec<String> {
-        let Original { name, mac, mtu, altnames, flags, tuning, .. } = &endpoint.original;
+        let Original { name, mac, altnames, flags, tuning, .. } = &endpoint.original;
         let ifindex = link.ifindex;
         let mut changes = Vec::new();
         if link.name != *name {
             changes.push(Change { name: Some(name.clone()), ..Change::default() });
-        }
-        if link.mtu != *mtu {
-            changes.push(Change { mtu: Some(*mtu), ..Change::default() });
         }
         if link.flags != *flags {
             changes.push(Change { flags: Some(*flags), ..Change::default() });

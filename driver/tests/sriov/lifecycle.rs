@@ -1,5 +1,9 @@
 //! VFs are made for the first network and taken away after the last, or were there and stay.
-use crate::support::{assert_names, command, docker::Engine, driver::Driver, trials};
+use serde_json::json;
+
+use crate::support::{
+    assert_names, command, docker::Engine, docker_id, driver::Driver, netns::Netns, simulated, trials,
+};
 
 use super::{
     bench::{Segment, bench},
@@ -13,6 +17,8 @@ trials![
     vfs_that_someone_uses_stay,
     one_vlan_has_one_network,
     a_pf_is_handed_out_one_way_at_a_time,
+    a_whole_netdev_gets_its_sizes_back,
+    vfs_stay_while_their_pf_has_another_name,
 ];
 
 fn vfs_of_the_administrator_stay() {
@@ -129,6 +135,58 @@ fn a_pf_is_handed_out_one_way_at_a_time() {
     let complaint = Network::refused(&driver, vfs.pf, &[("vlan", "100")]);
     assert_names(&complaint, &[pf, "belongs to network", &whole.id[..12]]);
     whole.remove();
+    driver.finish();
+    vfs.assert_as_before();
+}
+
+/// With XDP on it igb takes no MTU that does not fit into one buffer.
+fn a_whole_netdev_gets_its_sizes_back() {
+    let bench = bench();
+    let netdev = bench.pf.name.as_str();
+    bench.without_vfs();
+    command::ip(&format!("link set {netdev} mtu 9000"));
+    let mut vfs = bench.without_vfs();
+    vfs.settle();
+    let driver = Driver::start();
+    let options = [("mode", "passthrough"), ("mtu", "1500"), ("rx_hook", "xdp")];
+    let network = Network::create(&driver, vfs.pf, &options);
+    for moved in [false, true] {
+        let (endpoint, netns) = (docker_id(), Netns::new("jumbo".into()));
+        driver.done("CreateEndpoint", &simulated::endpoint(&network.id, &endpoint, ""));
+        assert_eq!(vfs.pf.look().mtu, 1500);
+        let ids = simulated::ids(&network.id, &endpoint);
+        if moved {
+            let mut join = ids.clone();
+            join["SandboxKey"] = json!(netns.path());
+            join["Options"] = json!({});
+            driver.done("Join", &join);
+            command::ip(&format!("link set {netdev} netns {}", netns.name()));
+            netns.ip(&format!("link set {netdev} gso_ipv4_max_size 2000 gro_ipv4_max_size 2500"));
+        }
+        driver.done("DeleteEndpoint", &ids);
+        vfs.assert_as_before();
+    }
+    network.remove();
+    driver.finish();
+    vfs.assert_as_before();
+    command::ip(&format!("link set {netdev} mtu 1500"));
+}
+
+/// An administrator renames it while no container has anything of it, and back.
+fn vfs_stay_while_their_pf_has_another_name() {
+    let bench = bench();
+    let vfs = bench.without_vfs();
+    let driver = Driver::without_engine();
+    driver.serve_with(&["--look", "1"]);
+    let network = Network::create(&driver, vfs.pf, &[("vfs", "2")]);
+    command::ip(&format!("link set {} name renamed0", vfs.pf.name));
+    // Some looks at what is left to do.
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    assert_eq!(vfs.pf.count(), 2, "{}", driver.log());
+    command::ip(&format!("link set renamed0 name {}", vfs.pf.name));
+    vfs.pf.await_netdevs();
+    network.start(&Wish::default()).stop();
+    network.remove();
     driver.finish();
     vfs.assert_as_before();
 }

@@ -37,7 +37,16 @@ impl Place {
 }
 
 /// What [`Look::tuning`] has.
-const TUNING: [&str; 6] = ["txqlen", "gso_max_segs", "gso_max_size", "gro_max_size", "group", "broadcast"];
+const TUNING: [&str; 8] = [
+    "txqlen",
+    "gso_max_segs",
+    "gso_max_size",
+    "gro_max_size",
+    "gso_ipv4_max_size",
+    "gro_ipv4_max_size",
+    "group",
+    "broadcast",
+];
 
 /// Everything about a netdev that its next user would notice.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -121,7 +121,8 @@ impl Serve {
             tokio::spawn(Arc::clone(&driver).keep_filters());
             // Beside the calls: the socket answers at once.
             tokio::spawn(keep_watching(Arc::clone(&driver)));
-            tokio::spawn(keep_true(Arc::clone(&driver), docker, self.look));
+            tokio::spawn(keep_true(Arc::clone(&driver), self.look));
+            tokio::spawn(keep_compared(Arc::clone(&driver), docker, self.look));
             let recorder = Recorder::new(Calls::names());
             if let Some((listening, address)) = metrics {
                 let serving =
@@ -182,16 +183,13 @@ fn on_signal(shutdown: CancellationToken) -> anyhow::Result<()> {
 }
 
 /// Compares what is remembered with what is: at the start, when something is left to do, and each `look`.
-async fn keep_true(driver: Arc<Driver>, docker: Docker, look: Duration) {
+async fn keep_true(driver: Arc<Driver>, look: Duration) {
     driver.adopt_all().await;
-    let mut unknown = Unknown::new();
-    let mut tick = tokio::time::interval(look);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = every(look);
     loop {
         tokio::select! {
             _ = tick.tick() => {}
             () = driver.wanted() => tokio::time::sleep(SOON).await,
-            () = tokio::time::sleep(AGAIN), if unknown.values().any(|times| *times < CERTAIN) => {}
         }
         let looking = Arc::clone(&driver);
         // A task of its own: one pass that panics is not the last.
@@ -202,9 +200,27 @@ async fn keep_true(driver: Arc<Driver>, docker: Docker, look: Duration) {
         if let Err(error) = pass.await {
             tracing::error!(%error, "comparing what is remembered with what is");
         }
-        compare_networks(&driver, &docker, &mut unknown).await;
         heap::trim();
     }
+}
+
+/// Compares it with what Docker has. By itself: an engine may take long for each answer.
+async fn keep_compared(driver: Arc<Driver>, docker: Docker, look: Duration) {
+    let mut unknown = Unknown::new();
+    let mut tick = every(look);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = tokio::time::sleep(AGAIN), if unknown.values().any(|times| *times < CERTAIN) => {}
+        }
+        compare_networks(&driver, &docker, &mut unknown).await;
+    }
+}
+
+fn every(look: Duration) -> tokio::time::Interval {
+    let mut tick = tokio::time::interval(look);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick
 }
 
 /// Has the kernel tell what becomes of netdevs, so that those that come home are not waited for.
@@ -221,7 +237,7 @@ async fn keep_watching(driver: Arc<Driver>) {
 type Unknown = BTreeMap<(NetworkId, Option<EndpointId>), u32>;
 
 /// Remembers containers that were renamed, and forgets what Docker says that it does not have.
-async fn compare_networks(driver: &Driver, docker: &Docker, unknown: &mut Unknown) {
+async fn compare_networks(driver: &Arc<Driver>, docker: &Docker, unknown: &mut Unknown) {
     let (state, before) = (driver.state(), std::mem::take(unknown));
     let mut missed = |id: &NetworkId, endpoint: Option<EndpointId>| {
         let key = (id.clone(), endpoint);
@@ -230,25 +246,30 @@ async fn compare_networks(driver: &Driver, docker: &Docker, unknown: &mut Unknow
         times >= CERTAIN
     };
     for (id, network) in &state.networks {
-        let forgotten = match docker.network(id).await {
-            Ok(None) if missed(id, None) => driver.forget_removed(id).await,
-            Ok(None) => Ok(()),
+        match docker.network(id).await {
+            Ok(None) => {
+                if missed(id, None) {
+                    driver.end_unknown(id, None).await;
+                }
+            }
             Ok(Some(names)) => {
                 let absent = network.endpoints.keys().filter(|id| !names.containers.contains_key(*id));
                 let absent: Vec<_> = absent.cloned().collect();
-                let mut forgotten = driver.remember_names(id, names).await.map(drop);
-                for endpoint in &absent {
-                    if driver.is_waiting(id, endpoint).await && missed(id, Some(endpoint.clone())) {
-                        forgotten = driver.delete_endpoint(id, endpoint).await;
+                if let Err(error) = driver.remember_names(id, names).await {
+                    tracing::error!(network = id.short(), %error, "remembering names");
+                }
+                let mut over = Vec::new();
+                for endpoint in absent {
+                    if driver.is_waiting(id, &endpoint).await && missed(id, Some(endpoint.clone())) {
+                        over.push(endpoint);
                     }
                 }
-                forgotten
+                if !over.is_empty() {
+                    driver.end_unknown(id, Some(over)).await;
+                }
             }
             // Only Docker's own word counts.
             Err(_) => return unknown.clear(),
-        };
-        if let Err(error) = forgotten {
-            tracing::error!(network = id.short(), %error, "forgetting");
         }
     }
 }

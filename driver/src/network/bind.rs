@@ -1,6 +1,8 @@
 //! A VF's driver is bound, for a netdev where there is none, or for a fresh one.
 use std::time::Duration;
 
+use tokio::sync::MutexGuard;
+
 use super::{Driver, Error, Result, blocking};
 use crate::{
     device::{Change, Link, LinkRef, link::require, pci},
@@ -12,6 +14,9 @@ use crate::{
 const NETDEV: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(20);
 
+/// How long others' fresh netdevs are waited for.
+const NAMES: Duration = Duration::from_secs(5);
+
 impl Driver {
     /// Binds a VF that has no driver to that of its siblings; its netdev.
     pub(super) async fn bind_vf(&self, pf: &Link, siblings: &[pci::Vf], vf: &pci::Vf) -> Result<Link> {
@@ -20,7 +25,7 @@ impl Driver {
             return Err(Error::io(what)(std::io::Error::other("which one is not known")));
         };
         let address = vf.address.clone();
-        let _names = self.names.lock().await;
+        let _names = self.names().await;
         blocking(what, move || pci::bind(&address, &driver)).await?;
         self.vf_netdev(&vf.address).await
     }
@@ -46,7 +51,7 @@ impl Driver {
     /// as one that was never bound, and is bound when it is wanted again.
     pub(super) async fn fresh_vf(&self, address: &str, name: &str) -> Result<Option<Link>> {
         // Until the netdev has its name again, the kernel would give that to another fresh one.
-        let _names = self.names.lock().await;
+        let _names = self.names().await;
         let bound = address.to_owned();
         let what = format!("{address}: rebinding its driver");
         fault::point!("vf.refreshing");
@@ -72,6 +77,12 @@ impl Driver {
             }
         }
         Ok(Some(require(&self.rtnl, LinkRef::Index(fresh.ifindex)).await?))
+    }
+
+    /// Waits until nobody else's fresh netdev is without its name, but not for ever: a PF that hangs is no other's
+    /// matter.
+    pub(super) async fn names(&self) -> Option<MutexGuard<'_, ()>> {
+        tokio::time::timeout(NAMES, self.names.lock()).await.ok()
     }
 
     /// The netdev of the VF at this PCI address, once its driver has made it.

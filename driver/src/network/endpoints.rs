@@ -142,7 +142,7 @@ impl Driver {
     }
 
     /// The same, for whoever holds it.
-    async fn end(&self, network_id: &NetworkId, id: &EndpointId) -> Result<()> {
+    pub(super) async fn end(&self, network_id: &NetworkId, id: &EndpointId) -> Result<()> {
         let state = self.store.get();
         let Some(endpoint) = state.endpoint(network_id, id) else { return self.recover_stray(id).await };
         self.remember_end(network_id, |other| other == id).await;

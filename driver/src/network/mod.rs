@@ -24,6 +24,7 @@ mod assign;
 mod bind;
 pub mod caller;
 mod choice;
+mod chores;
 mod endpoints;
 mod filters;
 mod leftovers;
@@ -45,6 +46,7 @@ mod watch;
 
 pub use assign::spoof_check;
 use choice::Reservations;
+use chores::Chore;
 use filters::Filtered;
 use locks::Locks;
 use options::BadOption;
@@ -237,8 +239,8 @@ pub struct Driver {
     names: tokio::sync::Mutex<()>,
     /// Netdevices that are looked at and claimed: no two networks get the same.
     claims: Locks<String>,
-    /// Networks that are being looked at.
-    looked_at: Mutex<HashSet<NetworkId>>,
+    /// What is being done without a call.
+    chores: Mutex<HashSet<Chore>>,
     /// Endpoints that are counted by filters, which somebody has to look after.
     filtered: Filtered,
     /// Networks whose containers' names may have changed.
@@ -271,7 +273,7 @@ impl Driver {
             reserved: Reservations::default(),
             names: tokio::sync::Mutex::default(),
             claims: Locks::default(),
-            looked_at: Mutex::default(),
+            chores: Mutex::default(),
             filtered: Filtered::default(),
             parked: ParkedLinks::default(),
             renamed,

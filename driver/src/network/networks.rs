@@ -136,8 +136,16 @@ impl Driver {
         self.end_parked(network).await?;
         self.store.update(|state| state.networks.remove(network)).await?;
         fault::point!("network.forgotten");
-        if known.mode == Mode::Sriov && !self.leave_pfs().await {
-            self.look_soon();
+        if known.mode == Mode::Sriov {
+            // No other's: one that hangs is its own network's matter.
+            let pf = self.rtnl.link(LinkRef::Name(&known.options.netdevice)).await;
+            let left = match pf.ok().flatten().and_then(|pf| pf.hardware()) {
+                Some(hardware) => self.leave_pf(&hardware).await,
+                None => false,
+            };
+            if !left {
+                self.look_soon();
+            }
         }
         Ok(())
     }

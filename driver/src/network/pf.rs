@@ -71,7 +71,7 @@ impl Driver {
         tracing::info!(netdevice = pf.name, count, "enabling VFs");
         let link = pf.clone();
         let what = format!("{}: enabling {count} VFs", pf.name);
-        let _names = self.names.lock().await;
+        let _names = self.names().await;
         if let Err(error) = blocking(what, move || pci::set_vfs(&link, count)).await {
             // An error is no proof that there are none.
             let back = PfChanges { enabled: before.enabled || !pci::vfs(&pf).is_empty(), ..changes };
@@ -105,31 +105,32 @@ impl Driver {
         Ok(())
     }
 
-    /// Undoes what was done to PFs for their first network, where the last has gone and nobody uses a VF.
+    /// Undoes what was done to a PF for its first network, where the last has gone and nobody uses a VF.
     /// What can't be done now is done in a later pass; false if there is such.
-    pub(super) async fn leave_pfs(&self) -> bool {
-        let mut all = true;
-        for hardware in self.store.get().pfs.keys() {
-            if let Err(error) = self.leave_pf(hardware).await {
-                self.upkeep.failed(Action::LeavePf);
-                tracing::error!(pf = hardware, %error, "leaving the PF as it was");
-                all = false;
-            }
+    pub(super) async fn leave_pf(&self, hardware: &str) -> bool {
+        let left = self.try_leave_pf(&hardware.to_owned()).await;
+        if let Err(error) = &left {
+            self.upkeep.failed(Action::LeavePf);
+            tracing::error!(pf = hardware, %error, "leaving the PF as it was");
         }
-        all
+        left.is_ok()
     }
 
-    async fn leave_pf(&self, hardware: &String) -> Result<()> {
+    async fn try_leave_pf(&self, hardware: &String) -> Result<()> {
         let _pf = self.pfs.lock(hardware).await;
         let Some(pf) = self.rtnl.link_of(hardware).await? else {
             // Unplugged, or its driver unbound: its VFs went with it.
             return Ok(());
         };
+        let links = self.rtnl.links().await?;
         let state = self.store.get();
         let kept = state.networks.values().any(|network| {
             let of_pf = |endpoint: &Arc<Endpoint>| endpoint.vf.as_ref().is_some_and(|vf| vf.pf == *hardware);
+            let name = &network.options.netdevice;
+            // A name that no netdev has may be this one's of before, and again.
+            let lost = || !links.iter().any(|link| link.name == *name);
             network.mode == Mode::Sriov
-                && (network.options.netdevice == pf.name || network.endpoints.values().any(of_pf))
+                && (*name == pf.name || lost() || network.endpoints.values().any(of_pf))
         });
         let Some(changes) = state.pfs.get(hardware).copied().filter(|_| !kept) else { return Ok(()) };
         if changes.enabled && !pci::vfs(&pf).is_empty() {
@@ -148,7 +149,7 @@ impl Driver {
             blocking(what, move || pci::set_vfs(&link, 0)).await?;
         }
         fault::point!("pf.vfs_gone");
-        if changes.raised {
+        if changes.raised && !self.host_uses(&pf).await? {
             self.rtnl.set_up(pf.ifindex, false).await?;
         }
         self.store.update(|state| state.pfs.remove(hardware)).await?;
@@ -186,10 +187,13 @@ impl Driver {
         Ok(used)
     }
 
-    /// Whether the host itself uses a VF's netdev: it is a member of something, or up with an address.
+    /// Whether the host itself uses a netdev: it is a member of something, is up with an address, or has something
+    /// on top, as a VM's macvtap is.
     pub(super) async fn host_uses(&self, netdev: &Link) -> Result<bool> {
         let up_with_addresses = netdev.up && !self.rtnl.host_addresses(netdev.ifindex).await?.is_empty();
-        Ok(netdev.master.is_some() || up_with_addresses)
+        Ok(netdev.master.is_some()
+            || up_with_addresses
+            || !self.rtnl.uppers_here(netdev.ifindex).await?.is_empty())
     }
 }
 

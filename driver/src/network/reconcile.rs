@@ -1,10 +1,15 @@
 //! What is remembered against what is: after a start, and before a netdev that seems taken is refused.
-use std::{
-    sync::{Arc, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
-use super::{Driver, Error, Result, assign::spoof_check, locate::Place, locks::Hold, now, upkeep::Action};
+use super::{
+    Driver, Error, Result,
+    assign::spoof_check,
+    chores::{Chore, PATIENCE},
+    locate::Place,
+    locks::Hold,
+    now,
+    upkeep::Action,
+};
 use crate::{
     counters::{Adopted, Hook, Plan},
     state::{Endpoint, EndpointId, NetworkId, model::NetworkOptions},
@@ -20,9 +25,6 @@ const JOINING: u64 = 30;
 
 /// How long Docker may take to show a network that it has created here, in seconds.
 const APPEARING: u64 = 15;
-
-/// How long one network is waited for before the others are looked at.
-const PATIENCE: Duration = Duration::from_secs(3);
 
 impl Driver {
     /// Takes over the counters that a driver before this one left on running containers' netdevs.
@@ -84,26 +86,19 @@ impl Driver {
         }
     }
 
-    /// Does it for one network after the other. One that takes long, or hangs, holds up no other: it is gone
-    /// on with beside them, and not begun again before it has ended.
+    /// Does it for one network after the other.
     async fn look_at_networks<F>(self: &Arc<Self>, work: impl Fn(Arc<Self>, NetworkId) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         for id in self.store.get().networks.keys() {
-            let Some(looking) = Looking::at(self, id) else { continue };
             let work = work(Arc::clone(self), id.clone());
-            let task = tokio::spawn(async move {
+            let look = async move {
                 #[cfg(feature = "faults")]
                 let _ = crate::fault::reach("look.network").await;
                 work.await;
-                drop(looking);
-            });
-            match tokio::time::timeout(PATIENCE, task).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::error!(network = id.short(), %error, "looking at its endpoints"),
-                Err(_) => tracing::warn!(network = id.short(), "looking at its endpoints takes long"),
-            }
+            };
+            self.aside(Chore::Network(id.clone()), look).await;
         }
     }
 
@@ -119,15 +114,56 @@ impl Driver {
 
     /// What else is left to do: netdevs that nobody remembers, PFs without networks, a state file that has what
     /// failed.
-    pub async fn tidy(&self) {
-        self.recover_strays().await;
-        let _ = self.leave_pfs().await;
-        self.store.settle().await;
+    pub async fn tidy(self: &Arc<Self>) {
+        let driver = Arc::clone(self);
+        let strays = async move {
+            #[cfg(feature = "faults")]
+            let _ = crate::fault::reach("tidy.strays").await;
+            driver.recover_strays().await;
+        };
+        self.aside(Chore::Strays, strays).await;
+        let pfs: Vec<_> = self.store.get().pfs.keys().cloned().collect();
+        for hardware in pfs {
+            let (driver, chore) = (Arc::clone(self), Chore::Pf(hardware.clone()));
+            let leaving = async move {
+                driver.leave_pf(&hardware).await;
+            };
+            self.aside(chore, leaving).await;
+        }
+        let driver = Arc::clone(self);
+        self.aside(Chore::State, async move { driver.store.settle().await }).await;
+    }
+
+    /// Ends what Docker said that it does not have: the network, or else these endpoints of it, where a container
+    /// had them for long and does not have their netdevs.
+    pub async fn end_unknown(self: &Arc<Self>, network_id: &NetworkId, endpoints: Option<Vec<EndpointId>>) {
+        let (driver, id) = (Arc::clone(self), network_id.clone());
+        let end = async move {
+            let ended = match endpoints {
+                None => driver.forget_removed(&id).await,
+                Some(endpoints) => driver.end_waiting(&id, &endpoints).await,
+            };
+            if let Err(error) = ended {
+                tracing::error!(network = id.short(), %error, "forgetting");
+            }
+        };
+        self.aside(Chore::Unknown(network_id.clone()), end).await;
+    }
+
+    async fn end_waiting(&self, network_id: &NetworkId, endpoints: &[EndpointId]) -> Result<()> {
+        for id in endpoints {
+            let Some(_hold) = self.when_idle(network_id, id).await else { continue };
+            // Still: a call may have been under way.
+            if self.is_waiting(network_id, id).await {
+                self.end(network_id, id).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets a network that Docker says it does not have: it was removed while no driver ran. Not if
     /// it is so new that Docker is still creating it, or if a container has something of it after all.
-    pub async fn forget_removed(&self, network_id: &NetworkId) -> Result<()> {
+    async fn forget_removed(&self, network_id: &NetworkId) -> Result<()> {
         let _network = self.locks.lock(network_id).await;
         let state = self.store.get();
         let Some(network) = state.networks.get(network_id) else { return Ok(()) };
@@ -234,21 +270,4 @@ enum Fate {
     Bereft,
     /// It is over.
     Over,
-}
-
-/// A network is being looked at for as long as this lives.
-struct Looking(Arc<Driver>, NetworkId);
-
-impl Looking {
-    /// None if it is already.
-    fn at(driver: &Arc<Driver>, network: &NetworkId) -> Option<Self> {
-        let mut all = driver.looked_at.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(network.clone()).then(|| Self(Arc::clone(driver), network.clone()))
-    }
-}
-
-impl Drop for Looking {
-    fn drop(&mut self) {
-        self.0.looked_at.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
-    }
 }

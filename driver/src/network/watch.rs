@@ -1,10 +1,10 @@
 //! The kernel tells what becomes of the host's netdevs, so that one which comes home without a word from
 //! Docker is put right at once, and not at the next look at all of them.
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Driver, Error, Result};
+use super::{Driver, Error, Result, chores::Chore};
 use crate::{
     device::watch::{Seen, Watch},
     fault,
@@ -21,7 +21,7 @@ const FLOOD: usize = 1000;
 impl Driver {
     /// Watches the host's netdevs, and looks at the endpoints whose netdevs come, change or go. Ends only with
     /// an error.
-    pub async fn watch(&self) -> Result<()> {
+    pub async fn watch(self: &Arc<Self>) -> Result<()> {
         let what = "watching the host's netdevs";
         let mut watch = Watch::on(&self.home).map_err(Error::io(what))?;
         loop {
@@ -50,7 +50,13 @@ impl Driver {
             }
             for (network, id) in endpoints {
                 fault::point!("watch.looking");
-                self.look_at(&network, &id).await;
+                let (driver, chore) = (Arc::clone(self), Chore::Endpoint(id.clone()));
+                let look = async move {
+                    #[cfg(feature = "faults")]
+                    let _ = fault::reach("look.endpoint").await;
+                    driver.look_at(&network, &id).await;
+                };
+                self.aside(chore, look).await;
             }
         }
     }

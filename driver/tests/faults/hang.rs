@@ -1,5 +1,5 @@
 //! A call that hangs at one of its points is answered all the same, and holds up nobody else.
-use std::{fs, thread};
+use std::{fs, thread, time::Duration};
 
 use serde_json::json;
 
@@ -19,7 +19,9 @@ trials![
     looks_at_hundreds_that_hang_hold_up_no_call,
     hundreds_that_wait_hold_up_no_other,
     sigterm_does_not_wait_for_ever,
-    who_asks_again_after_a_late_one_gets_all_of_it
+    who_asks_again_after_a_late_one_gets_all_of_it,
+    what_the_kernel_tells_of_others_is_heeded,
+    tidying_holds_up_no_look
 ];
 
 /// How many hang at the same time: each waits for 10 s, most of them doing nothing.
@@ -57,7 +59,7 @@ fn hangs(call: Call, point: &str) {
         let asked = scope.spawn(|| driver.call(operation, &body));
         while stage.plan.passed().iter().all(|(passed, _)| passed != point) {
             assert!(!asked.is_finished(), "it was answered before {point}");
-            thread::sleep(std::time::Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
         if is_shared(point) {
             let network = simulated::network(&docker_id(), &json!({"netdevice": other.name}));
@@ -162,7 +164,7 @@ fn sigterm_does_not_wait_for_ever() {
     thread::scope(|scope| {
         let asked = scope.spawn(|| scene.ask());
         while stage.plan.passed().iter().all(|(passed, _)| passed != "assign.tagged") {
-            thread::sleep(std::time::Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
         driver.terminate();
         // An error either way: its own, or that nobody is there any more.
@@ -191,7 +193,7 @@ fn who_asks_again_after_a_late_one_gets_all_of_it() {
         thread::scope(|scope| {
             let again = scope.spawn(|| driver.call(operation, &body));
             // It waits by then.
-            thread::sleep(std::time::Duration::from_millis(500));
+            thread::sleep(Duration::from_millis(500));
             stage.plan.disarm();
             // The machine may be busy; then it was undone as well, and is made now.
             if let Err(complaint) = again.join().expect("an answer") {
@@ -208,4 +210,62 @@ fn who_asks_again_after_a_late_one_gets_all_of_it() {
         scene.live_on();
         driver.terminate();
     }
+}
+
+/// A look at one endpoint hangs, which the kernel told of: what it tells of another is heeded all the same.
+fn what_the_kernel_tells_of_others_is_heeded() {
+    let (stage, other) = (stage(), Nic::new());
+    let driver = &stage.driver;
+    let before = other.look();
+    driver.kill();
+    stage.plan.listen(None);
+    stage.serve();
+    let scene = Scene::living(&stage);
+    let network = simulated::create_network(driver, &other);
+    let container = Container::start(driver, &other, &network);
+    // What was told of their beginnings has been heeded by then.
+    thread::sleep(Duration::from_secs(2));
+    stage.plan.listen(Some(&Fault { point: "look.endpoint".into(), nth: 1, action: Action::Hang }));
+    // Docker brings them home, and says no more.
+    scene.leave();
+    eventually("the look hangs", || {
+        let passed = stage.plan.passed();
+        passed.iter().any(|(point, _)| point == "look.endpoint").then_some(()).ok_or(format!("{passed:?}"))
+    });
+    container.leave();
+    container.move_out();
+    eventually("the other's netdev is given back", || {
+        let left = &stage.on_disk()["networks"][&network]["endpoints"];
+        let over = *left == json!({}) && other.look() == before;
+        if over { Ok(()) } else { Err(format!("{left}, {:?}", other.look())) }
+    });
+    driver.done("DeleteNetwork", &json!({"NetworkID": network}));
+    driver.kill();
+    stage.plan.disarm();
+    stage.serve();
+    stage.assert_clean();
+    scene.end();
+    driver.terminate();
+}
+
+/// Netdevs that nobody remembers are looked for, and that hangs: endpoints are looked at all the same.
+fn tidying_holds_up_no_look() {
+    let stage = stage();
+    let (driver, scene) = (&stage.driver, Scene::living(&stage));
+    driver.kill();
+    stage.plan.arm(&Fault { point: "tidy.strays".into(), nth: 1, action: Action::Hang });
+    driver.serve_with(&["--look", "1"]);
+    let looks = || stage.plan.passed().iter().filter(|(point, _)| point == "look.network").count();
+    eventually("it hangs", || {
+        let passed = stage.plan.passed();
+        passed.iter().any(|(point, _)| point == "tidy.strays").then_some(()).ok_or(format!("{passed:?}"))
+    });
+    let before = looks();
+    eventually("looks go on", || if looks() > before + 1 { Ok(()) } else { Err(format!("{before}")) });
+    driver.kill();
+    stage.plan.disarm();
+    stage.serve();
+    scene.leave();
+    scene.end();
+    driver.terminate();
 }

@@ -7,8 +7,8 @@ use super::{fate, nic::stage, plan, scene::Call};
 
 trials![every_point_is_walked];
 
-/// No call passes these, but looks at all endpoints, and what the kernel tells: `twice`.
-const UNASKED: [&str; 2] = ["watch.looking", "look.network"];
+/// No call passes these, but looks at all endpoints, and what the kernel tells: `twice` and `hang`.
+const UNASKED: [&str; 4] = ["watch.looking", "look.network", "look.endpoint", "tidy.strays"];
 
 fn every_point_is_walked() {
     let written = plan::written();

@@ -13,14 +13,16 @@ mod faults {
     pub mod nic;
     pub mod plan;
     pub mod points;
+    pub mod race;
     pub mod scene;
     pub mod twice;
     pub mod walk;
 }
 
 fn main() -> std::process::ExitCode {
-    use faults::{engine, hang, points, twice, walk};
+    use faults::{engine, hang, points, race, twice, walk};
 
-    let trials = [engine::trials(), hang::trials(), walk::trials(), twice::trials(), points::trials()];
+    let trials =
+        [engine::trials(), hang::trials(), race::trials(), walk::trials(), twice::trials(), points::trials()];
     support::machine::main(trials.into_iter().flatten().collect())
 }

@@ -105,6 +105,11 @@ impl AsFd for NetNs {
 /// include/uapi/linux/nsfs.h: `_IO(0xb7, 3)`.
 const NS_GET_NSTYPE: nix::libc::Ioctl = 0xb703;
 
+/// Whether a namespace that could not be opened, or the process that it was found by, has ended.
+pub fn is_over(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
+}
+
 /// Paths of the network namespaces that a process or a known folder holds, other than `but`, each once.
 /// They are not opened; what ends meanwhile can't be.
 pub fn others(but: &NetNs) -> impl Iterator<Item = PathBuf> + use<> {

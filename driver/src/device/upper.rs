@@ -50,8 +50,11 @@ pub struct Elsewhere {
 pub fn uppers_elsewhere(lower: u32, home: &NetNs) -> io::Result<Vec<Elsewhere>> {
     Traveller::run(|traveller| {
         let look = |path: PathBuf| {
-            // It ended meanwhile, or never was one.
-            let netns = NetNs::open(&path).ok()?;
+            let netns = match NetNs::open(&path) {
+                Ok(netns) => netns,
+                Err(error) if netns::is_over(&error) => return None,
+                Err(error) => return Some(Elsewhere { path, netns: 0, uppers: Err(error) }),
+            };
             let uppers = traveller.enter(&netns).and_then(|()| uppers_on(lower, home));
             let found = !matches!(&uppers, Ok(uppers) if uppers.is_empty());
             found.then(|| Elsewhere { path, netns: netns.inode(), uppers })

@@ -5,8 +5,8 @@ use crate::{
     device::{Change, Link, LinkRef, Mac, features::XdpFeatures, link::require},
     fault,
     state::{
-        Endpoint, Mode, Network, Original, VfGrant,
-        model::{Lower, NetworkOptions, RxHook},
+        Endpoint, Mode, Network, NetworkId, Original, VfGrant,
+        model::{Lower, NetworkOptions, RxHook, Upper},
     },
 };
 
@@ -25,6 +25,8 @@ pub(super) struct Chosen {
     pub vf: Option<VfGrant>,
     /// What it stands on, if it is a macvlan in the place of a netdev that can't be moved.
     pub lower: Option<Lower>,
+    /// What stands on it in other namespaces, and stays.
+    pub uppers: Vec<Upper>,
 }
 
 impl Driver {
@@ -48,8 +50,9 @@ impl Driver {
                     if Self::can_be_stood_in_for(&link) && !self.rtnl.is_movable(&link, &self.home).await? {
                         self.stand_in(link, id, request.mac).await?
                     } else {
+                        let (link, uppers) = self.examined(network_id, link).await?;
                         let mac = link.mac.map(|own| request.mac.unwrap_or(own));
-                        Chosen { link, mac, vf: None, lower: None }
+                        Chosen { link, mac, vf: None, lower: None, uppers }
                     };
                 self.remember(request, chosen).await?
             }
@@ -108,16 +111,23 @@ impl Driver {
         Ok(())
     }
 
+    /// The netdev as it is now, free of strays, and what stands on it in other namespaces.
+    pub(super) async fn examined(&self, network: &NetworkId, link: Link) -> Result<(Link, Vec<Upper>)> {
+        let link = self.cleared(link).await?;
+        // Since it was looked at first.
+        if let Some(user) = self.other_driver(&link) {
+            return Err(Error::InUse { netdevice: link.name, user });
+        }
+        let uppers = self.hosts_uppers(network, &link).await?;
+        Ok((link, uppers))
+    }
+
     /// Before anything is changed, so that whatever dies, somebody knows what it was.
     async fn remember(&self, request: &CreateEndpoint, chosen: Chosen) -> Result<(Link, Endpoint)> {
         fault::point!("assign.chosen");
-        let Chosen { link, mac, vf, lower } = chosen;
-        let link = self.cleared(link).await?;
+        let Chosen { link, mac, vf, lower, uppers } = chosen;
         let endpoint = Endpoint {
-            original: Original {
-                uppers: self.hosts_uppers(&request.network, &link).await?,
-                ..self.original(&link).await?
-            },
+            original: Original { uppers, ..self.original(&link).await? },
             ifindex: link.ifindex,
             hardware: link.hardware(),
             mac,

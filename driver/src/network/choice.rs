@@ -8,6 +8,7 @@ use super::{CreateEndpoint, Driver, Error, Result, assign::Chosen};
 use crate::{
     device::{
         Change, Link, LinkRef, Mac, Stats,
+        claim::{Claim, claim},
         link::{MAX_NAME, require},
         pci,
         vf::VfSettings,
@@ -34,6 +35,8 @@ pub(super) struct Taker {
 pub(super) struct Reserved {
     table: Arc<Mutex<Table>>,
     hardware: String,
+    /// Nor does another driver.
+    _claim: Option<Claim>,
 }
 
 impl Drop for Reserved {
@@ -43,13 +46,20 @@ impl Drop for Reserved {
 }
 
 impl Reservations {
-    /// None if somebody has reserved it.
+    /// None if somebody has reserved it, also if it is another driver that assigns it or takes it back.
     pub(super) fn reserve(&self, hardware: String, taker: Taker) -> Option<Reserved> {
         match self.table().entry(hardware.clone()) {
             Entry::Occupied(_) => None,
             Entry::Vacant(free) => {
+                let claim = match claim(&hardware) {
+                    Ok(claim) => Some(claim?),
+                    Err(error) => {
+                        tracing::warn!(hardware, %error, "keeping other drivers off it");
+                        None
+                    }
+                };
                 free.insert(taker);
-                Some(Reserved { table: Arc::clone(&self.0), hardware })
+                Some(Reserved { table: Arc::clone(&self.0), hardware, _claim: claim })
             }
         }
     }
@@ -88,14 +98,23 @@ impl Driver {
             let Candidate { vf, siblings, original, netdev, reserved } =
                 self.reserve_vf(pf, request, &passed_over).await?;
             tracing::info!(netdevice = pf.name, vf = vf.index, "chosen");
-            match self.usable_vf(pf, &siblings, &vf, netdev).await {
-                Ok(link) => {
+            let usable = async {
+                let found = self.usable_vf(pf, &siblings, &vf, netdev).await?;
+                let stray = self.is_stray(&found.alias);
+                let (link, uppers) = self.examined(&request.network, found).await?;
+                // What a stray had was its tenant's.
+                let now =
+                    if stray { self.rtnl.vf_settings(pf.ifindex).await?.remove(&vf.index) } else { None };
+                Ok::<_, Error>((link, uppers, now.unwrap_or(original)))
+            };
+            match usable.await {
+                Ok((link, uppers, original)) => {
                     let own = original.mac.unwrap_or_else(|| stable_mac(pf, vf.index));
                     let mac = link.mac.map(|_| request.mac.unwrap_or(own));
                     let counters = self.vf_counters(pf, vf.index).await;
                     let pf = pf.hardware().unwrap_or_default();
                     let grant = VfGrant { pf, index: vf.index, original, counters };
-                    return Ok((Chosen { link, mac, vf: Some(grant), lower: None }, reserved));
+                    return Ok((Chosen { link, mac, vf: Some(grant), lower: None, uppers }, reserved));
                 }
                 Err(error) => {
                     tracing::warn!(netdevice = pf.name, vf = vf.index, %error, "passed over");
@@ -157,17 +176,22 @@ impl Driver {
             return Err(Error::InUse { netdevice: format!("{name} VF {index}"), user: user.clone() });
         }
         let taker = Taker { endpoint: request.endpoint.clone(), mac: request.mac };
-        let mut free = siblings.iter().filter(|vf| !users.contains_key(&vf.index));
-        let found = free.find_map(|vf| {
-            let original =
-                settings.get(&vf.index).filter(|_| wanted.is_none_or(|index| index == vf.index))?;
-            // None: a stray that is just being recovered.
-            let reserved = self.reserved.reserve(vf.hardware(), taker.clone())?;
-            let (vf, original, netdev) = (vf.clone(), original.clone(), netdev(vf).cloned());
-            Some(Candidate { vf, siblings: siblings.clone(), original, netdev, reserved })
-        });
-        let users = || users.iter().map(|(vf, user)| format!("VF {vf}: {user}")).collect();
-        found.ok_or_else(|| Error::NoFreeVf { pf: name, count, users: users() })
+        for vf in siblings.iter().filter(|vf| wanted.is_none_or(|index| index == vf.index)) {
+            let Some(original) = settings.get(&vf.index).filter(|_| !users.contains_key(&vf.index)) else {
+                continue;
+            };
+            if let Some(reserved) = self.reserved.reserve(vf.hardware(), taker.clone()) {
+                let (vf, original, netdev) = (vf.clone(), original.clone(), netdev(vf).cloned());
+                return Ok(Candidate { vf, siblings, original, netdev, reserved });
+            }
+            let user = "another driver, or a stray that is just being recovered".to_owned();
+            if wanted.is_some() {
+                return Err(Error::InUse { netdevice: format!("{name} VF {}", vf.index), user });
+            }
+            users.insert(vf.index, user);
+        }
+        let users = users.iter().map(|(vf, user)| format!("VF {vf}: {user}")).collect();
+        Err(Error::NoFreeVf { pf: name, count, users })
     }
 
     /// Who has the VF; none if it is free.

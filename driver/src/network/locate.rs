@@ -7,6 +7,7 @@ use super::{Driver, Error, Result};
 use crate::{
     counters,
     device::{Link, LinkRef, Rtnl, clsact::Direction, link::Parent, netns, netns::NetNs, pci},
+    fault,
     state::{Endpoint, EndpointId},
 };
 
@@ -63,7 +64,7 @@ impl Driver {
                 let netns = match NetNs::open(&path) {
                     Ok(netns) => netns,
                     // Ended, or not there yet.
-                    Err(error) if is_over(&error) => continue,
+                    Err(error) if netns::is_over(&error) => continue,
                     Err(error) => {
                         unseen.push(format!("{}: {error}", path.display()));
                         continue;
@@ -80,7 +81,7 @@ impl Driver {
             return Ok(Place::Home(Box::new(link)));
         }
         let driven = endpoint.hardware.as_deref().and_then(driver_of);
-        if counted.is_some() || driven.is_some() {
+        if counted.is_some() || driven.is_some() || !unseen.is_empty() {
             let netdevice = endpoint.netdevice().to_owned();
             return Err(Error::NotFound { netdevice, unseen });
         }
@@ -162,7 +163,7 @@ impl Driver {
             // At home none has a filter.
             Clue::Filtered(_) if netns.is_none() => Ok(None),
             Clue::Filtered(Filtered { program, tag, ifindex, sandbox }) => {
-                if let Some(filtered) = rtnl.filtered(Direction::Egress, *program).await? {
+                if let Some(filtered) = rtnl.filtered(Direction::Egress, *program, Some(*ifindex)).await? {
                     return Ok(Some(filtered));
                 }
                 let links = rtnl.links().await?;
@@ -212,17 +213,22 @@ impl Driver {
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%id, %error, "reading the netdev in the container"),
             }
-            let moved = match rtnl.move_to(ifindex, &self.home, Some(name)).await {
-                // Its own name is taken: home it comes, under any other.
-                Err(error) if error.is_exists() => {
-                    tracing::error!(%id, netdevice = name, "its name is taken on the host by another netdev");
-                    rtnl.move_to(ifindex, &self.home, Some("dpt%d")).await
+            // All that took a while, in which a container can put another netdev in its place.
+            if self.is_there(&netns, id, endpoint, ifindex).await? {
+                fault::point!("fetch.moving");
+                let moved = match rtnl.move_to(ifindex, &self.home, Some(name)).await {
+                    Ok(()) => self.send_back_another(id, endpoint, &netns).await,
+                    // Its own name is taken: home it comes, under any other.
+                    Err(error) if error.is_exists() => {
+                        tracing::error!(%id, netdevice = name, "its name is taken on the host by another netdev");
+                        rtnl.move_to(ifindex, &self.home, Some("dpt%d")).await.map_err(Error::from)
+                    }
+                    Err(error) => Err(error.into()),
+                };
+                if let Err(error) = moved {
+                    // The move and the renaming are two steps of the kernel's: it may have moved all the same.
+                    tracing::warn!(%id, netdevice = name, %error, "taking the netdev home");
                 }
-                moved => moved,
-            };
-            if let Err(error) = moved {
-                // The move and the renaming are two steps of the kernel's: it may have moved all the same.
-                tracing::warn!(%id, netdevice = name, %error, "taking the netdev home");
             }
         }
         drop(netns);
@@ -235,16 +241,46 @@ impl Driver {
             }),
         }
     }
-}
 
-/// The namespace, or the process that we found it by, has ended.
-fn is_over(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ESRCH)
+    /// Whether the endpoint's netdev has this number there.
+    async fn is_there(
+        &self,
+        netns: &NetNs,
+        id: &EndpointId,
+        endpoint: &Endpoint,
+        ifindex: u32,
+    ) -> Result<bool> {
+        let counted = self.counted(id).await?;
+        for clue in self.clues(id, endpoint, counted).await? {
+            if self.at_in(netns, id, &clue).await? == Some(ifindex) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sends back what has just come home under the endpoint's name, if that is another netdev: a container that is
+    /// fast can put one in its place at the last moment.
+    async fn send_back_another(&self, id: &EndpointId, endpoint: &Endpoint, netns: &NetNs) -> Result<()> {
+        let counted = self.counted(id).await?;
+        let clues = self.clues(id, endpoint, counted).await?;
+        // Filters are gone with the move: nothing tells.
+        if clues.iter().all(|clue| matches!(clue, Clue::Filtered(_))) {
+            return Ok(());
+        }
+        for clue in &clues {
+            if self.at(&self.rtnl, None, id, clue).await?.is_some() {
+                return Ok(());
+            }
+        }
+        let name = &endpoint.original.name;
+        let Some(other) = self.rtnl.link(LinkRef::Name(name)).await? else { return Ok(()) };
+        tracing::error!(%id, netdevice = name, "another netdev came in its place, and is sent back");
+        Ok(self.rtnl.move_to(other.ifindex, netns, None).await?)
+    }
 }
 
 /// The kernel driver that has this hardware and makes a netdev of it, if any.
 fn driver_of(hardware: &str) -> Option<String> {
-    let mut parts = hardware.split('/');
-    let (bus, device) = (parts.next()?.to_owned(), parts.next()?.to_owned());
-    Parent { bus, device }.driver().filter(|driver| !pci::is_userspace(driver))
+    Parent::of(hardware)?.driver().filter(|driver| !pci::is_userspace(driver))
 }

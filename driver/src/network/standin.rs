@@ -27,7 +27,8 @@ impl Driver {
         fault::point!("standin.made");
         let mac = link.mac.map(|own| mac.unwrap_or(own));
         let Link { name, ifindex, up, moves_mac, .. } = lower;
-        Ok(Chosen { link, mac, vf: None, lower: Some(Lower { name, ifindex, up, moves_mac }) })
+        let lower = Some(Lower { name, ifindex, up, moves_mac });
+        Ok(Chosen { link, mac, vf: None, lower, uppers: Vec::new() })
     }
 
     /// What is on a netdev that is down has no carrier. Whether it was is remembered by then.

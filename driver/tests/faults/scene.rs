@@ -78,7 +78,7 @@ pub struct Scene<'a, H> {
     pub call: Call,
     pub network: String,
     pub endpoint: String,
-    netns: Netns,
+    pub netns: Netns,
     /// What it got.
     netdev: OnceLock<String>,
 }
@@ -92,7 +92,7 @@ const LATE: [&str; 4] = [
 ];
 
 /// The name Docker gives to the first netdev.
-const INSIDE: &str = "eth0";
+pub const INSIDE: &str = "eth0";
 
 impl<H: Hardware> Stage<H> {
     /// A driver that serves, beside an engine that knows no better.

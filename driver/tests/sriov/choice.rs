@@ -1,6 +1,7 @@
 //! Which VF a container gets, and what it reads when it can't have one.
 use std::{collections::BTreeSet, fs, thread};
 
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::json;
 
 use crate::support::{
@@ -148,12 +149,12 @@ fn by_number_and_by_address_under_docker() {
 }
 
 /// VF 0 is up with an address, 1 is a member of a bridge, 2 is in another namespace, 3 has the driver of
-/// another kind of use. 4 is only up, which nobody minds.
+/// another kind of use, and 6 has something on top, as a VM's macvtap is. 4 is only up, which nobody minds.
 fn vfs_in_use_by_others_are_not_taken() {
     let bench = bench();
     let mut vfs = bench.with_vfs();
     let netdev = |vf| vfs.pf.netdev(vf).unwrap();
-    let (up, member, away, open) = (netdev(0), netdev(1), netdev(2), netdev(4));
+    let (up, member, away, open, under) = (netdev(0), netdev(1), netdev(2), netdev(4), netdev(6));
     command::ip(&format!("link set {up} up"));
     command::ip(&format!("addr add 192.0.2.1/24 dev {up}"));
     command::ip("link add admin0 type bridge");
@@ -167,6 +168,7 @@ fn vfs_in_use_by_others_are_not_taken() {
     fs::write("/sys/bus/pci/drivers_probe", &address).unwrap();
     assert_eq!(vfs.pf.driver(3).as_deref(), Some("vfio-pci"));
     command::ip(&format!("link set {open} up"));
+    command::ip(&format!("link add link {under} name admin1 type macvlan mode bridge"));
     vfs.settle();
 
     let driver = Driver::start();
@@ -176,6 +178,7 @@ fn vfs_in_use_by_others_are_not_taken() {
         (1, &["the host", member.as_str()]),
         (2, &["another network namespace"]),
         (3, &["vfio-pci"]),
+        (6, &["the host", under.as_str()]),
     ] {
         assert_names(&network.refuses(&Wish::vf(vf)), &[&[&format!("VF {vf}"), "in use by"], parts].concat());
     }
@@ -188,8 +191,8 @@ fn vfs_in_use_by_others_are_not_taken() {
     other.done("CreateEndpoint", &body);
     let theirs = format!("a container of driver {}", other.name);
     assert_names(&network.refuses(&Wish::vf(5)), &["VF 5", "in use by", &theirs]);
-    let tenants: Vec<_> = (0..2).map(|_| network.start(&Wish::default())).collect();
-    assert_eq!(tenants.iter().map(|tenant| tenant.vf).collect::<Vec<_>>(), [4, 6]);
+    let tenant = network.start(&Wish::default());
+    assert_eq!(tenant.vf, 4);
     let complaint = network.refuses(&Wish::default());
     assert_names(
         &complaint,
@@ -199,12 +202,25 @@ fn vfs_in_use_by_others_are_not_taken() {
             "VF 2: another",
             "VF 3: bound to vfio-pci",
             &format!("VF 5: {theirs}"),
+            "VF 6: the host",
         ],
     );
+    // In another namespace it would see the next tenant's frames as well.
+    command::ip(&format!("link set admin1 netns {}", elsewhere.name()));
+    assert_names(&network.refuses(&Wish::default()), &["VF 6: ", "the macvlan admin1", "on top of it"]);
+    elsewhere.ip("link del admin1");
     other.done("DeleteEndpoint", &simulated::ids(&others.id, &endpoint));
     others.remove();
     other.finish();
-    tenants.into_iter().for_each(super::tenant::Tenant::stop);
+    tenant.stop();
+    // Another driver is just assigning it, or taking it back.
+    let folder = format!("/sys/bus/pci/devices/{}", vfs.pf.address(4));
+    let claimed = Flock::lock(fs::File::open(folder).unwrap(), FlockArg::LockExclusive).unwrap();
+    let tenant = network.start(&Wish::default());
+    assert_eq!(tenant.vf, 5);
+    assert_names(&network.refuses(&Wish::vf(4)), &["VF 4", "in use by", "another driver"]);
+    drop(claimed);
+    tenant.stop();
     network.remove();
     driver.finish();
     vfs.assert_as_before();

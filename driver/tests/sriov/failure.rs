@@ -206,6 +206,20 @@ fn lost_state_leaves_no_tenants_settings() {
         look.alias.map_or(Ok(()), Err)
     });
     vfs.assert_as_before();
+    // Who is given it before that was seen to has not the last tenant's VLAN, as if that were the VF's own.
+    let network = Network::create(&driver, vfs.pf, &options);
+    let tenant = network.start(&Wish::vf(0));
+    driver.kill();
+    fs::remove_file(driver.state_dir.join("state.json")).unwrap();
+    driver.serve();
+    let network = Network::create(&driver, vfs.pf, &options);
+    drop(tenant);
+    eventually("the VF is home", || vfs.pf.netdev(vf).ok_or_else(|| "it is not".to_owned()));
+    let next = network.start(&Wish::vf(0));
+    assert!(has_vlan(), "{}", driver.log());
+    next.stop();
+    vfs.assert_as_before();
+    network.remove();
     driver.finish();
     // Fresh ones for the next test: an address that an administrator gave binds a VF.
     vfs.pf.set_count(0);

@@ -17,7 +17,7 @@ use super::{
     watch::{self, Watching},
 };
 use crate::{
-    counters::Hook,
+    counters::{self, Hook},
     report::{self, Bypass, EndpointReport, Report},
 };
 
@@ -155,8 +155,10 @@ impl Stats {
 
 /// All endpoints, and when they were read.
 pub(super) async fn look(global: &Global) -> anyhow::Result<(Instant, Vec<EndpointReport>)> {
+    // In this order: a new endpoint is remembered before it is counted.
+    let pinned = counters::endpoints(&global.bpffs).unwrap_or_default();
     let report = Report::new(&global.state_dir, &global.docker_host).await?;
-    let reports = report.endpoints(&global.bpffs, Instant::now() + report::PATIENCE).await?;
+    let reports = report.endpoints(&global.bpffs, pinned, Instant::now() + report::PATIENCE).await?;
     Ok((Instant::now(), reports))
 }
 

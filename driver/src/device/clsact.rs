@@ -122,11 +122,18 @@ impl Rtnl {
         Ok(())
     }
 
-    /// Which netdev of this namespace has the filter.
-    pub async fn filtered(&self, direction: Direction, program: u32) -> Result<Option<u32>> {
-        for link in self.links().await?.into_iter().filter(|link| !link.loopback).take(LOOKED_AT) {
-            if self.is_first(link.ifindex, direction, program).await? {
-                return Ok(Some(link.ifindex));
+    /// Which netdev of this namespace has the filter: more likely `guess` than another.
+    pub async fn filtered(
+        &self,
+        direction: Direction,
+        program: u32,
+        guess: Option<u32>,
+    ) -> Result<Option<u32>> {
+        let links = self.links().await?.into_iter().filter(|link| !link.loopback);
+        let others = links.map(|link| link.ifindex).filter(|ifindex| Some(*ifindex) != guess).take(LOOKED_AT);
+        for ifindex in guess.into_iter().chain(others) {
+            if self.is_first(ifindex, direction, program).await? {
+                return Ok(Some(ifindex));
             }
         }
         Ok(None)
@@ -203,15 +210,14 @@ impl Rtnl {
     }
 }
 
-/// Which netdev of the calling thread's namespace has the filter; blocks.
-pub fn filtered_here(direction: Direction, program: u32) -> io::Result<Option<u32>> {
+/// Which netdev of the calling thread's namespace has the filter, more likely `guess` than another; blocks.
+pub fn filtered_here(direction: Direction, program: u32, guess: Option<u32>) -> io::Result<Option<u32>> {
     let raw = Raw::on(Socket::new(NETLINK_ROUTE)?)?;
     let all = RouteNetlinkMessage::GetLink(LinkMessage::default());
-    for link in raw.ask_here(all, NLM_F_DUMP, usize::MAX)?.into_iter().take(LOOKED_AT) {
-        let Some(ifindex) = link.get(4..).and_then(|at| at.first_chunk()).copied().map(u32::from_ne_bytes)
-        else {
-            continue;
-        };
+    let links = raw.ask_here(all, NLM_F_DUMP, usize::MAX)?;
+    let numbers = links.iter().filter_map(|link| link.get(4..)?.first_chunk().copied());
+    let others = numbers.map(u32::from_ne_bytes).filter(|ifindex| Some(*ifindex) != guess).take(LOOKED_AT);
+    for ifindex in guess.into_iter().chain(others) {
         let message = RouteNetlinkMessage::GetTrafficFilter(first_of(ifindex, direction));
         // An error: none are there.
         let found = raw.ask_here(message, NLM_F_DUMP, LISTED).unwrap_or_default();

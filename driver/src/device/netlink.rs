@@ -27,6 +27,9 @@ const NLMSG_DONE: u16 = 3;
 /// How often a list is asked for that changes each time.
 const ATTEMPTS: u32 = 10;
 
+/// So many answers more than were asked for are read past. A container can make any number.
+const UNREAD: u32 = 100_000;
+
 /// A socket that blocks, for as long as an answer may take.
 #[derive(Clone, Debug)]
 pub(super) struct Raw(Arc<Mutex<Connection>>);
@@ -94,8 +97,7 @@ impl Raw {
         self.ask_some(what, message, flags, usize::MAX).await
     }
 
-    /// The same; of more than `limit` answers those that have come. Once that has happened, this socket is
-    /// not fit for another dump.
+    /// The same; of more than `limit` answers the first.
     pub async fn ask_some(
         &self,
         what: &str,
@@ -158,7 +160,7 @@ impl Connection {
         let mut bytes = vec![0; request.buffer_len()];
         request.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
-        let (mut bodies, mut interrupted) = (Vec::new(), false);
+        let (mut bodies, mut interrupted, mut others) = (Vec::new(), false, 0);
         loop {
             let (received, _) = self.socket.recv_from_full()?;
             let mut rest = received.as_slice();
@@ -170,9 +172,12 @@ impl Connection {
                 interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
                 match header.kind {
                     NLMSG_ERROR | NLMSG_DONE => {
-                        return outcome(body).map(|()| (bodies, interrupted));
+                        // The first of many are what they are.
+                        return outcome(body).map(|()| (bodies, interrupted && others == 0));
                     }
-                    _ if bodies.len() == limit => return Ok((bodies, false)),
+                    // A dump that is not read to its end keeps the socket from the next.
+                    _ if bodies.len() == limit && others < UNREAD => others += 1,
+                    _ if bodies.len() == limit => return Err(io::Error::other("there are too many").into()),
                     _ => bodies.push(body.to_vec()),
                 }
             }

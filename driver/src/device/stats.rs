@@ -73,9 +73,13 @@ impl Stats {
         })
     }
 
-    /// What was counted since they were `before`; some drivers start from zero when a netdev goes up.
+    /// What was counted since they were `before`, or since they began anew: some drivers start from zero when a netdev
+    /// goes up, and some hardware when a VF is configured.
     #[must_use]
     pub fn since(&self, before: &Self) -> Self {
+        if self.rx_packets < before.rx_packets || self.tx_packets < before.tx_packets {
+            return *self;
+        }
         Self {
             rx_packets: self.rx_packets.saturating_sub(before.rx_packets),
             rx_bytes: self.rx_bytes.saturating_sub(before.rx_bytes),
@@ -140,6 +144,20 @@ mod tests {
     fn the_kernel_knows_the_loopback_and_no_other() {
         assert!(Stats::of_here(1).unwrap().is_some());
         assert_eq!(Stats::of_here(0x7fff_fff0).unwrap(), None);
+    }
+
+    #[test]
+    fn what_began_anew_is_told_whole() {
+        let frames = |rx_packets, tx_packets| Stats {
+            rx_packets,
+            rx_bytes: 100 * rx_packets,
+            tx_packets,
+            tx_bytes: 100 * tx_packets,
+            ..Stats::default()
+        };
+        assert_eq!(frames(15, 7).since(&frames(10, 7)), frames(5, 0));
+        assert_eq!(frames(3, 8).since(&frames(10, 7)), frames(3, 8));
+        assert_eq!(frames(30, 2).since(&frames(10, 7)), frames(30, 2));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! Connections, with a bound on everything that a client can do with one.
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -51,8 +51,8 @@ impl Accept for TcpListener {
     }
 }
 
-/// Answers requests until `shutdown`. Then nobody is accepted any more, `finish` is waited for, and
-/// connections have a little time to end.
+/// Answers requests until `shutdown`. Then nobody is accepted any more, connections that are idle are closed, so
+/// that nothing new is begun on them, `finish` is waited for, and connections have a little time to end.
 pub async fn serve<A, F>(
     listener: A,
     limits: Limits,
@@ -116,8 +116,14 @@ pub async fn serve<A, F>(
         });
     }
     drop(listener);
-    finish.await;
-    if tokio::time::timeout(SHUTDOWN, graceful.shutdown()).await.is_err() {
+    let (mut finish, mut closing) = (pin!(finish), pin!(graceful.shutdown()));
+    let all_closed = tokio::select! {
+        () = &mut closing => true,
+        () = &mut finish => false,
+    };
+    if all_closed {
+        finish.await;
+    } else if tokio::time::timeout(SHUTDOWN, closing).await.is_err() {
         tracing::warn!("connections were still open and are cut off");
     }
 }

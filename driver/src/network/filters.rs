@@ -331,7 +331,7 @@ impl Driver {
         for path in netns::others(&self.home) {
             let Ok(netns) = NetNs::open(&path) else { continue };
             let rtnl = Rtnl::within(&netns).map_err(Error::io("an rtnetlink socket in a namespace"))?;
-            if rtnl.filtered(Direction::Egress, filter.id).await?.is_some() {
+            if rtnl.filtered(Direction::Egress, filter.id, None).await?.is_some() {
                 return Ok(true);
             }
         }

@@ -129,7 +129,7 @@ fn netdev(traveller: &Traveller, home: &NetNs, opened: &Opened, endpoint: &Endpo
     let counted = || {
         let ifindex = match opened.egress_filter() {
             None => opened.attached_here().ok()??,
-            Some(program) => filtered_here(Direction::Egress, program).ok()??,
+            Some(program) => filtered_here(Direction::Egress, program, Some(endpoint.ifindex)).ok()??,
         };
         Stats::of_here(ifindex).ok()?
     };
@@ -168,17 +168,17 @@ impl Hardware {
         Ok(Self { pfs })
     }
 
-    /// The endpoint's VF.
-    pub fn vf(&self, endpoint: &Endpoint, grant: &VfGrant, netdev: Option<&Stats>) -> VfReport {
+    /// The endpoint's VF. Nothing of what it counted once the endpoint is over: it may be another's by now.
+    pub fn vf(&self, endpoint: &Endpoint, grant: &VfGrant, counted: &Counted) -> VfReport {
         let pf = self.pfs.iter().find(|(link, _)| link.hardware().as_ref() == Some(&grant.pf));
         let row = pf.and_then(|(_, rows)| Some((*rows.get(&grant.index)?, is_filled_in(rows))));
-        let moved = netdev.is_some_and(|netdev| netdev.rx_packets + netdev.tx_packets > 0);
+        let moved = counted.netdev.is_some_and(|netdev| netdev.rx_packets + netdev.tx_packets > 0);
         let supported = match row {
             Some((_, any)) if any => Some(true),
             Some(_) if moved => Some(false),
             _ => None,
         };
-        let counted = row.filter(|_| supported == Some(true));
+        let row = row.filter(|_| supported == Some(true) && counted.reading.is_some());
         VfReport {
             pf: pf.map(|(link, _)| link.name.clone()),
             vf: grant.index,
@@ -188,7 +188,7 @@ impl Hardware {
                 .and_then(|hardware| hardware.strip_prefix("pci/"))
                 .map(str::to_owned),
             supported,
-            counters: counted.map(|(row, _)| row.since(&grant.counters).into()).unwrap_or_default(),
+            counters: row.map(|(row, _)| row.since(&grant.counters).into()).unwrap_or_default(),
         }
     }
 }
@@ -200,16 +200,32 @@ fn is_filled_in(rows: &BTreeMap<u32, Stats>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use driver_common::{Counters, Rx, Tx};
+
     use super::*;
-    use crate::device::{link::Parent, vf::VfSettings};
+    use crate::{
+        counters::Hook,
+        device::{link::Parent, vf::VfSettings},
+    };
 
     const PF: &str = "0000:01:00.0";
+    const READING: Reading = Reading {
+        counters: Counters { rx: Rx { packets: 0, bytes: 0 }, tx: Tx { packets: 0, bytes: 0, spoofed: 0 } },
+        detailed: None,
+        rx_hook: Hook::Tcx,
+        tx_hook: Hook::Tcx,
+        ifindex: Some(7),
+    };
 
     fn frames(rx_packets: u64) -> Stats {
         Stats { rx_packets, rx_bytes: 100 * rx_packets, tx_dropped: 1, ..Stats::default() }
     }
 
     fn report(rows: &[(u32, Stats)], netdev: Option<Stats>) -> VfReport {
+        report_of(rows, &Counted { netdev, reading: Some(READING) })
+    }
+
+    fn report_of(rows: &[(u32, Stats)], counted: &Counted) -> VfReport {
         let parent = Parent { bus: "pci".into(), device: PF.into() };
         let link = Link { name: "ens2f0".into(), parent: Some(parent), ..Link::default() };
         let grant = VfGrant {
@@ -228,7 +244,7 @@ mod tests {
             "created": 0,
         }));
         let hardware = Hardware { pfs: vec![(link, rows.iter().copied().collect())] };
-        hardware.vf(&endpoint.unwrap(), &grant, netdev.as_ref())
+        hardware.vf(&endpoint.unwrap(), &grant, counted)
     }
 
     #[test]
@@ -244,6 +260,12 @@ mod tests {
         // A driver that counts others' frames counts this one's: it has none yet.
         let silent = report(&[(2, frames(1)), (3, frames(10))], Some(Stats::default()));
         assert_eq!((silent.supported, silent.counters.rx_packets), (Some(true), Some(0)));
+    }
+
+    #[test]
+    fn what_an_endpoint_that_is_over_had_is_not_told() {
+        let over = report_of(&[(3, frames(42))], &Counted::default());
+        assert_eq!((over.vf, over.counters.rx_packets), (3, None));
     }
 
     #[test]

@@ -166,9 +166,14 @@ impl Report {
         Some((&container.name, &container.id))
     }
 
-    /// All endpoints, and after them counters that nobody remembers the endpoint of. What netdevs counted is
-    /// left out where it is later than `until`.
-    pub async fn endpoints(&self, bpffs: &Path, until: Instant) -> Result<Vec<EndpointReport>> {
+    /// All endpoints, and after them counters that nobody remembers the endpoint of: those of `pinned`, which were
+    /// there before the state was read. What netdevs counted is left out where it is later than `until`.
+    pub async fn endpoints(
+        &self,
+        bpffs: &Path,
+        mut pinned: Vec<EndpointId>,
+        until: Instant,
+    ) -> Result<Vec<EndpointReport>> {
         // Before our own, for the same reason as in `counted`.
         let hardware = match tokio::time::timeout_at(until.into(), Hardware::read(&self.state)).await {
             Ok(hardware) => hardware?,
@@ -177,11 +182,12 @@ impl Report {
         let (state, folder) = (Arc::clone(&self.state), bpffs.to_owned());
         let (mut all, orphans) = tokio::task::spawn_blocking(move || {
             let all = hardware::counted(&state, &folder, until)?;
-            let mut orphans = counters::endpoints(&folder).unwrap_or_default();
-            orphans.retain(|id| !all.contains_key(id));
-            let orphans = orphans.into_iter().map(|id| {
+            pinned.retain(|id| !all.contains_key(id));
+            let orphans = pinned.into_iter().filter_map(|id| {
                 let reading = counters::read(&folder, &id).ok();
-                report(id, &Counted { netdev: None, reading })
+                // It ended meanwhile, as an endpoint does.
+                let over = reading.is_none() && !folder.join(id.as_str()).exists();
+                (!over).then(|| report(id, &Counted { netdev: None, reading }))
             });
             io::Result::Ok((all, orphans.collect::<Vec<_>>()))
         })
@@ -198,7 +204,7 @@ impl Report {
                 container_id: container.map(|(_, id)| id.to_owned()),
                 netdevice: Some(endpoint.netdevice().to_owned()),
                 mode: Some(network.mode.to_string()),
-                vf: vf.map(|grant| hardware.vf(endpoint, grant, counted.netdev.as_ref())),
+                vf: vf.map(|grant| hardware.vf(endpoint, grant, &counted)),
                 ..report(id.clone(), &counted)
             }
         });

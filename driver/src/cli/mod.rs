@@ -69,7 +69,8 @@ struct Global {
         value_name = "DIR"
     )]
     bpffs: PathBuf,
-    /// The engine's socket, to learn the containers' names from
+    /// The engine's socket: it is asked for containers' names, and which networks there are. `serve` forgets those that
+    /// it does not have
     #[arg(
         long,
         global = true,

@@ -1,5 +1,5 @@
 //! `serve`: the driver.
-use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Args, builder::BoolishValueParser};
@@ -69,7 +69,7 @@ pub struct Serve {
     bpf_log: bool,
     /// Serve metrics at /metrics there, for Prometheus: HOST:PORT, or unix: and the path of a socket
     #[arg(long, env = "DOCKER_PASSTHROUGH_METRICS", value_name = "ADDR")]
-    metrics: Option<metrics::Address>,
+    metrics: Option<Maybe>,
     /// Answer each call of Docker within this time, if need be by undoing it: more for a NIC that takes long to
     /// make its VFs
     #[arg(long, env = "DOCKER_PASSTHROUGH_CALL_TIMEOUT", value_name = "SECONDS", default_value = "10",
@@ -78,6 +78,18 @@ pub struct Serve {
     /// For tests: how often all endpoints are looked at, in seconds
     #[arg(long, hide = true, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     look: Duration,
+}
+
+/// An address, or as nothing: a variable can be made empty where it can't be taken away.
+#[derive(Clone, Debug)]
+struct Maybe(Option<metrics::Address>);
+
+impl FromStr for Maybe {
+    type Err = <metrics::Address as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(if text.is_empty() { None } else { Some(text.parse()?) }))
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
@@ -96,7 +108,8 @@ impl Serve {
         let counters = if self.bpf_log { Counters::reporting(bpffs) } else { Counters::new(bpffs) };
         counters.prepare()?;
         let listener = listener::listen(&path)?;
-        let metrics = self.metrics.map(|address| anyhow::Ok((address.listen()?, address))).transpose()?;
+        let metrics = self.metrics.and_then(|Maybe(address)| address);
+        let metrics = metrics.map(|address| anyhow::Ok((address.listen()?, address))).transpose()?;
         let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(WORKERS);
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
@@ -294,5 +307,17 @@ async fn keep_names(driver: Arc<Driver>, docker: Docker, mut renamed: mpsc::Rece
                 }
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_address_is_none() {
+        assert!(Maybe::from_str("").unwrap().0.is_none());
+        assert!(Maybe::from_str("127.0.0.1:9639").unwrap().0.is_some());
+        assert!(Maybe::from_str("9639").is_err());
     }
 }

@@ -16,7 +16,7 @@ const LONGEST: f64 = 3600.0;
 /// Whether to look again, and when.
 #[derive(Debug, Args)]
 pub struct Watching {
-    /// Look again after so many seconds, until Ctrl-C
+    /// Look again after so many seconds, until Ctrl-C [without a number: 1]
     #[arg(long, short, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
     watch: Option<Pause>,
 }

@@ -94,7 +94,7 @@ fn set(requested: &mut Requested, key: &str, text: &str) -> Result<(), BadOption
             });
         }
         "privileged" => options.privileged = flag(text).ok_or_else(|| bad("must be 0, 1, false or true"))?,
-        "force" => options.force = flag(text).ok_or_else(|| bad("must be 0 or 1"))?,
+        "force" => options.force = flag(text).ok_or_else(|| bad("must be 0, 1, false or true"))?,
         "prefix" => options.prefix = prefix(text).map_err(|reason| bad(&reason))?,
         // Docker's own name for it, as its bridge networks have it.
         "mtu" | "com.docker.network.driver.mtu" => {
@@ -243,7 +243,7 @@ mod tests {
             ("prefix", "", "prefix=: is empty"),
             ("prefix", "../x", "prefix=../x: must be 1 to 12"),
             ("prefix", "averylongprefix", "must be 1 to 12"),
-            ("force", "maybe", "force=maybe: must be 0 or 1"),
+            ("force", "maybe", "force=maybe: must be 0, 1, false or true"),
             ("netdevise", "x", "netdevise=x: unknown option"),
             ("netdevice", "../../x", "netdevice=../../x: is no name of a netdev"),
             ("netdevice", "eth%d", "is no name of a netdev"),

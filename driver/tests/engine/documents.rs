@@ -102,7 +102,7 @@ impl Desk {
 
     /// Images that do something when they are started, and end when they are told to.
     fn images(&self) {
-        for name in ["nginx", "postgres"] {
+        for name in ["nginx", "redis"] {
             let file = format!(
                 "FROM {}\nCMD [\"sh\", \"-c\", \"trap exit TERM; sleep 1000000 & wait\"]\n",
                 crate::support::docker::IMAGE

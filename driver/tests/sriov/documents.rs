@@ -29,7 +29,7 @@ fn commands_about_vfs_and_bonds() {
         // It has one less.
         let text = text.replace("vfs=8", "vfs=7");
         let idle = format!("{IMAGE} sleep 1000000");
-        text.replace("postgres", &idle).replace(" IMAGE", &format!(" {idle}"))
+        text.replace("redis", &idle).replace(" IMAGE", &format!(" {idle}"))
     };
     let mut typed = 0;
     let run = |place: &str, text: &str| {

@@ -61,8 +61,8 @@ fn judge(whose: &str, effective: u64, has_tcx: bool) -> Finding {
 fn namespaces(patient: &Patient) -> Finding {
     let state = patient.remembered();
     let closed = state.endpoints().filter_map(|(.., endpoint)| closed(endpoint)).collect::<Vec<_>>();
-    let mend = "run this, and the driver, in the host's PID and mount namespaces, with /run/docker/netns \
-                mounted rshared";
+    let mend = "run this, and the driver, in the host's PID and mount namespaces; in a container: --pid=host \
+                and -v /run/docker:/run/docker:rslave";
     if !closed.is_empty() {
         return error("namespaces", closed.join("; "), mend);
     }

@@ -4,7 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::labels::{self, Labels};
+use super::labels::{self, Labels, Text};
 use crate::{
     counters::{self, SpoofCheck},
     network::{Driver, pool::Pool, spoof_check, upkeep::Action},
@@ -39,6 +39,8 @@ pub struct Snapshot {
 pub struct Row {
     /// Whose series they are.
     pub labels: Labels,
+    /// The same, as it is written.
+    pub text: Text,
     /// Its figures.
     pub report: EndpointReport,
     /// What is done about foreign source MACs; none if nobody remembers the endpoint.
@@ -75,8 +77,10 @@ fn row(driver: &Driver, state: &State, report: EndpointReport) -> Row {
         Some((network, &**network.endpoints.get(id)?))
     };
     let remembered = report.network_id.as_ref().and_then(|network| find(network, &report.endpoint_id));
+    let labels = labels::endpoint(&report, remembered);
     Row {
-        labels: labels::endpoint(&report, remembered),
+        text: Text::from(&labels),
+        labels,
         spoof_check: remembered.map(|(network, endpoint)| spoof_check(&network.options, endpoint)),
         in_limbo: driver.upkeep().is_in_limbo(&report.endpoint_id),
         report,

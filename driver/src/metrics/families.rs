@@ -6,7 +6,7 @@ use std::fmt;
 use driver_common::Detailed;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, NoLabelSet, text},
+    encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, text},
     metrics::{MetricType, counter::ConstCounter},
     registry::{Registry, Unit},
 };
@@ -296,9 +296,7 @@ impl Snapshot {
             let mut family = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Counter)?;
             for row in &self.endpoints {
                 if let Some(value) = value(row) {
-                    family
-                        .encode_family(&row.labels)?
-                        .encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
+                    family.encode_family(&row.text)?.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
                 }
             }
         }
@@ -308,12 +306,12 @@ impl Snapshot {
             let mut family = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
             for row in &self.endpoints {
                 if let Some(value) = value(row) {
-                    family.encode_family(&row.labels)?.encode_gauge(&value)?;
+                    family.encode_family(&row.text)?.encode_gauge(&value)?;
                 }
             }
         }
         let help = "1 if the netdev is reserved for an endpoint that is over and could not be given back, or can't be found.";
-        let limbo = self.endpoints.iter().map(|row| (row.labels.clone(), u64::from(row.in_limbo)));
+        let limbo = self.endpoints.iter().map(|row| (&row.text, u64::from(row.in_limbo)));
         gauges(encoder, "netdev_in_limbo", help, limbo)?;
         let help = "How the endpoint is counted.";
         let mut family = encoder.encode_descriptor("endpoint", help, None, MetricType::Info)?;
@@ -346,14 +344,12 @@ impl Snapshot {
                 let mut family = encoder.encode_descriptor(&name, &help, Some(&unit), MetricType::Counter)?;
                 for row in &self.endpoints {
                     let Some(counted) = detailed(row) else { continue };
-                    let mut labels = row.labels.clone();
                     for (class, value) in *each {
-                        labels.push((label, (*class).to_owned()));
+                        let labels = (&row.text, [(*label, *class)]);
                         let value = value(&counted);
                         family
                             .encode_family(&labels)?
                             .encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
-                        labels.pop();
                     }
                 }
             }
@@ -404,7 +400,7 @@ fn gauges(
     encoder: &mut DescriptorEncoder,
     name: &str,
     help: &str,
-    rows: impl IntoIterator<Item = (Labels, u64)>,
+    rows: impl IntoIterator<Item = (impl EncodeLabelSet, u64)>,
 ) -> fmt::Result {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (labels, value) in rows {

@@ -1,4 +1,8 @@
 //! What series are told apart by.
+use std::fmt::{self, Write as _};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue as _, LabelSetEncoder};
+
 use crate::{
     report::EndpointReport,
     state::{Endpoint, Mode, Network, NetworkId},
@@ -6,6 +10,47 @@ use crate::{
 
 /// Names and values. What is not known is empty, which to Prometheus is the same as not there.
 pub type Labels = Vec<(&'static str, String)>;
+
+/// The same as text, made once for all of an endpoint's series: in each of them it stands anew.
+#[derive(Debug)]
+pub struct Text {
+    /// Escaped, but for the value of the last.
+    text: String,
+    last: String,
+}
+
+impl From<&Labels> for Text {
+    fn from(labels: &Labels) -> Self {
+        let (mut text, mut last) = (String::new(), String::new());
+        for (name, value) in labels {
+            if !text.is_empty() {
+                let escaped = last.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+                text.extend(["=\"", &escaped, "\","]);
+            }
+            text.push_str(name);
+            last.clone_from(value);
+        }
+        Self { text, last }
+    }
+}
+
+impl EncodeLabelSet for &Text {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        (*self).encode(encoder)
+    }
+}
+
+impl EncodeLabelSet for Text {
+    fn encode(&self, encoder: &mut LabelSetEncoder<'_>) -> fmt::Result {
+        let mut label = encoder.encode_label();
+        // A name is written as it is.
+        let mut name = label.encode_label_key()?;
+        name.write_str(&self.text)?;
+        let mut value = name.encode_label_value()?;
+        self.last.as_str().encode(&mut value)?;
+        value.finish()
+    }
+}
 
 /// Whose series they are. The names are a contract.
 pub fn endpoint(report: &EndpointReport, remembered: Option<(&Network, &Endpoint)>) -> Labels {
@@ -57,4 +102,46 @@ pub fn network(id: &NetworkId, network: &Network) -> Labels {
         ("spoofchk", on_off(vf.spoofchk)),
         ("trust", on_off(vf.trust)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::{
+        collector::Collector,
+        encoding::{DescriptorEncoder, text},
+        metrics::MetricType,
+        registry::Registry,
+    };
+
+    use super::*;
+
+    /// One gauge with these.
+    #[derive(Debug)]
+    struct One<S>(S);
+
+    impl<S: EncodeLabelSet + fmt::Debug + Send + Sync + 'static> Collector for One<S> {
+        fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+            let mut family = encoder.encode_descriptor("x", "X.", None, MetricType::Gauge)?;
+            family.encode_family(&self.0)?.encode_gauge(&1_u64)
+        }
+    }
+
+    fn text_of(labels: impl EncodeLabelSet + fmt::Debug + Send + Sync + 'static) -> String {
+        let (mut registry, mut text) = (Registry::default(), String::new());
+        registry.register_collector(Box::new(One(labels)));
+        text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn they_are_written_as_the_library_writes_them() {
+        let values = ["", "web", "a\\b\"c\nd", "λ"].map(str::to_owned);
+        for (one, two) in values.iter().flat_map(|one| values.iter().map(move |two| (one, two))) {
+            let labels: Labels = vec![("one", one.clone()), ("two", two.clone()), ("last", one.clone())];
+            assert_eq!(text_of(Text::from(&labels)), text_of(labels.clone()));
+            let [class] = [("class", two.clone())];
+            let all: Labels = labels.iter().cloned().chain([class.clone()]).collect();
+            assert_eq!(text_of((Text::from(&labels), [class])), text_of(all));
+        }
+    }
 }

@@ -17,7 +17,7 @@ use super::{
     watch::{self, Watching},
 };
 use crate::{
-    counters::{self, Hook},
+    counters::{Hook, Reader},
     report::{self, Bypass, EndpointReport, Report},
 };
 
@@ -156,9 +156,10 @@ impl Stats {
 /// All endpoints, and when they were read.
 pub(super) async fn look(global: &Global) -> anyhow::Result<(Instant, Vec<EndpointReport>)> {
     // In this order: a new endpoint is remembered before it is counted.
-    let pinned = counters::endpoints(&global.bpffs).unwrap_or_default();
+    let reader = Reader::new(global.bpffs.clone());
+    let pinned = reader.endpoints();
     let report = Report::new(&global.state_dir, &global.docker_host).await?;
-    let reports = report.endpoints(&global.bpffs, pinned, Instant::now() + report::PATIENCE).await?;
+    let reports = report.endpoints(&reader, pinned, Instant::now() + report::PATIENCE).await?;
     Ok((Instant::now(), reports))
 }
 

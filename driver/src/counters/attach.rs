@@ -11,7 +11,8 @@ use driver_common::DetailedCounters;
 use nix::libc;
 
 use super::{
-    Error, Hook, Plan, Result,
+    Error, Hook, Plan, Reader, Result,
+    kept::Kept,
     kernel::{self, AttachType},
     object::{Maps, Programs},
     parked::{Counted, Parked},
@@ -52,6 +53,8 @@ pub struct Counters {
     /// Of the object, once it is needed.
     programs: Mutex<Option<Arc<Programs>>>,
     reports: Option<Reports>,
+    /// For who reads often.
+    kept: Arc<Kept>,
 }
 
 /// What is loaded for one endpoint.
@@ -80,12 +83,17 @@ impl Counters {
     /// same names.
     #[doc(hidden)]
     pub fn with_object(bpffs: PathBuf, object: &'static [u8]) -> Self {
-        Self { bpffs, object, programs: Mutex::new(None), reports: None }
+        Self { bpffs, object, programs: Mutex::new(None), reports: None, kept: Arc::default() }
     }
 
     /// The folder that has the endpoints' folders.
     pub fn bpffs(&self) -> &Path {
         &self.bpffs
+    }
+
+    /// Reads them, and keeps what it needs for the next time.
+    pub fn reader(&self) -> Reader {
+        Reader::keeping(self.bpffs.clone(), Arc::clone(&self.kept))
     }
 
     /// Makes the folder, on a BPF file system. Mounts one on `/sys/fs/bpf` if the folder is to be there.
@@ -200,12 +208,16 @@ impl Counters {
         if let Some(reports) = &self.reports {
             reports.end(endpoint);
         }
-        Pins::new(&self.bpffs, endpoint).remove()
+        self.kept.forget(endpoint);
+        let removed = Pins::new(&self.bpffs, endpoint).remove();
+        self.kept.forget(endpoint);
+        removed
     }
 
     /// Ends the counting and removes what is pinned, but leaves the TCX links on the netdev, idle, for
     /// [`attach_with`](Self::attach_with).
     pub fn park(&self, endpoint: &EndpointId) -> Result<Parked> {
+        self.kept.forget(endpoint);
         let pins = Pins::new(&self.bpffs, endpoint);
         let parked = if has_tcx() { Parked::of(&pins) } else { Ok(Parked::default()) };
         let mut parked = parked.unwrap_or_else(|error| {
@@ -218,8 +230,9 @@ impl Counters {
             parked.forget_counted();
             reports.end(endpoint);
         }
-        pins.remove_but(&parked)?;
-        Ok(parked)
+        let removed = pins.remove_but(&parked);
+        self.kept.forget(endpoint);
+        removed.map(|()| parked)
     }
 
     /// Whether [`adopt`](Self::adopt) finds out that nothing is to be done without loading anything. For tests.

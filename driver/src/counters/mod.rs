@@ -8,6 +8,7 @@ use std::{error::Error as StdError, io, path::PathBuf};
 
 mod attach;
 mod hook;
+mod kept;
 mod kernel;
 mod object;
 mod parked;
@@ -19,9 +20,10 @@ mod tcx;
 
 pub use attach::{Adopted, Counters};
 pub use hook::{Hook, Plan, SpoofCheck};
+pub use kept::{Known, Reader};
 pub use parked::Parked;
 pub use pins::endpoints;
-pub use read::{ByClass, Opened, Reading, attached_here, filters, is_attached, open, read};
+pub use read::{ByClass, Opened, Reading, attached_here, filters, is_attached, read};
 pub use tcx::{clear_tcx, has_tcx, tcx_ids};
 
 use crate::state::id::EndpointId;

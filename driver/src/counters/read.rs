@@ -64,18 +64,21 @@ impl Opened {
     /// is over by then.
     pub fn read(&self) -> Result<Reading> {
         let failed = |source| Error::Read { endpoint: self.endpoint.clone(), source };
-        let counters = self.pins.counters()?;
-        let map = counters.as_fd();
-        let value_size = kernel::map_info(map).map_err(failed)?.value_size;
-        let words = kernel::first_entry(map, value_size, cpus().map_err(failed)?).map_err(failed)?;
+        let map = self.pins.counters()?;
+        let value_size = kernel::map_info(map.as_fd()).map_err(failed)?.value_size;
+        let (counters, detailed) = values(map.as_fd(), value_size).map_err(failed)?;
         // The map may be the next endpoint's meanwhile: first it is no longer this one's.
         let path = self.pins.counters_path();
         if !path.exists() {
             return Err(Error::NotCounted { endpoint: self.endpoint.clone(), path });
         }
-        let (counters, detailed) = sum(&words, value_size.div_ceil(8) as usize);
         let (rx_hook, tx_hook) = (self.rx.hook(), self.tx.hook());
         Ok(Reading { counters, detailed, rx_hook, tx_hook, ifindex: self.tx.ifindex() })
+    }
+
+    /// What is pinned for Rx and for Tx.
+    pub(super) fn sides(&self) -> (&Pinned, &Pinned) {
+        (&self.rx, &self.tx)
     }
 
     /// See [`attached_here`].
@@ -90,6 +93,12 @@ impl Opened {
             Pinned::Link { .. } => None,
         }
     }
+}
+
+/// What a map has counted.
+pub(super) fn values(map: BorrowedFd<'_>, value_size: u32) -> io::Result<(Counters, Option<ByClass>)> {
+    let words = kernel::first_entry(map, value_size, cpus()?)?;
+    Ok(sum(&words, value_size.div_ceil(8) as usize))
 }
 
 /// Reads an endpoint's counters.

@@ -90,6 +90,11 @@ impl Traveller {
         })
     }
 
+    /// Goes where `path` leads. An error if that is something else, which the kernel says itself.
+    pub fn enter_at(&self, path: &Path) -> io::Result<()> {
+        Ok(setns(File::open(path)?, CloneFlags::CLONE_NEWNET)?)
+    }
+
     /// Goes there.
     pub fn enter(&self, netns: &NetNs) -> io::Result<()> {
         Ok(setns(netns.as_fd(), CloneFlags::CLONE_NEWNET)?)

@@ -1,14 +1,15 @@
 //! What a netdev or a VF has counted itself.
-use std::{io, time::Duration};
+use std::io;
 
 use netlink_packet_route::link::{Stats64, VfStats};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use nix::libc;
 use serde::{Deserialize, Serialize};
 
-use super::netlink::{attributes, message_at, to_kernel};
+use super::netlink::{attributes, message_at};
 
-/// How long the kernel may take to say what a netdev has counted.
-const ANSWER: Duration = Duration::from_secs(1);
+/// So many messages that are not the kernel's are left aside.
+const FORGED: u32 = 16;
 
 const NLM_F_REQUEST: u16 = 1;
 const RTM_NEWSTATS: u16 = 92;
@@ -41,11 +42,12 @@ impl Stats {
     /// many netdevs in many namespaces it costs less than an [`Rtnl`](super::Rtnl) in each, and its answer has
     /// nothing in it that a container could choose.
     pub fn of_here(ifindex: u32) -> io::Result<Option<Self>> {
-        let socket = to_kernel(Socket::new(NETLINK_ROUTE)?, ANSWER)?;
+        let socket = Socket::new(NETLINK_ROUTE)?;
+        // The answer is there when this returns (`netlink_rcv_skb`, net/netlink/af_netlink.c).
         socket.send(&request(ifindex), 0)?;
         // A header, `if_stats_msg` and the attribute; an error has less.
         let mut answer = [0; 1024];
-        let length = socket.recv(&mut answer.as_mut_slice(), 0)?;
+        let length = from_kernel(&socket, &mut answer)?;
         let Some((header, body)) = message_at(&mut answer.get(..length).unwrap_or_default()) else {
             return Err(io::ErrorKind::InvalidData.into());
         };
@@ -89,6 +91,17 @@ impl Stats {
             tx_dropped: self.tx_dropped.saturating_sub(before.tx_dropped),
         }
     }
+}
+
+/// Receives what the kernel has sent. In a container others might send some of their own.
+fn from_kernel(socket: &Socket, mut buffer: &mut [u8]) -> io::Result<usize> {
+    for _ in 0..FORGED {
+        let (length, from) = socket.recv_from(&mut buffer, libc::MSG_DONTWAIT)?;
+        if from.port_number() == 0 {
+            return Ok(length);
+        }
+    }
+    Err(io::ErrorKind::InvalidData.into())
 }
 
 /// RTM_GETSTATS for one netdev.

@@ -6,7 +6,7 @@ use std::{
 
 use super::labels::{self, Labels, Text};
 use crate::{
-    counters::{self, SpoofCheck},
+    counters::SpoofCheck,
     network::{Driver, pool::Pool, spoof_check, upkeep::Action},
     report::{self, EndpointReport, Report},
     state::{EndpointId, NetworkId, State},
@@ -54,11 +54,12 @@ pub async fn collect(driver: &Driver) -> report::Result<Snapshot> {
     let begun = Instant::now();
     let until = begun + PATIENCE;
     // In this order: a new endpoint is remembered before it is counted.
-    let pinned = counters::endpoints(driver.bpffs()).unwrap_or_default();
+    let reader = driver.reader();
+    let pinned = reader.endpoints();
     let state = driver.state();
     let report = Report::remembered(Arc::clone(&state));
     let pools = tokio::time::timeout_at(until.into(), driver.pools()).await;
-    let endpoints = report.endpoints(driver.bpffs(), pinned, until).await?;
+    let endpoints = report.endpoints(&reader, pinned, until).await?;
     let complete = matches!(pools, Ok(Ok(_))) && Instant::now() < until;
     Ok(Snapshot {
         driver: driver.name().to_owned(),

@@ -4,7 +4,7 @@
 use std::{
     collections::HashSet,
     io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
@@ -307,9 +307,9 @@ impl Driver {
         &self.name
     }
 
-    /// Where its counters are pinned.
-    pub fn bpffs(&self) -> &Path {
-        &self.bpffs
+    /// What reads its endpoints' counters.
+    pub fn reader(&self) -> counters::Reader {
+        self.counters.reader()
     }
 
     /// Remembers the names that Docker has, so that errors and metrics can name who has what. Answers whether

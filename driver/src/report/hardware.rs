@@ -1,11 +1,11 @@
 //! What the netdev and the hardware counted, beside our own counters: the difference is what went past
 //! the kernel's hooks.
-use std::{collections::BTreeMap, path::Path, time::Instant};
+use std::{collections::BTreeMap, time::Instant};
 
 use serde::Serialize;
 
 use crate::{
-    counters::{self, Opened, Reading},
+    counters::{Reader, Reading},
     device::{
         Link, Rtnl, Stats,
         clsact::{Direction, filtered_here},
@@ -82,7 +82,7 @@ const ENDPOINTS_PER_THREAD: usize = 32;
 /// than `until`. Blocks.
 pub fn counted(
     state: &State,
-    bpffs: &Path,
+    reader: &Reader,
     until: Instant,
 ) -> std::io::Result<BTreeMap<EndpointId, Counted>> {
     let home = &NetNs::current()?;
@@ -90,7 +90,7 @@ pub fn counted(
     let look = |endpoints: &[(&EndpointId, &Endpoint)]| {
         Traveller::run(|traveller| {
             let counted = endpoints.iter().map(|(id, endpoint)| {
-                (EndpointId::clone(id), of(traveller, home, bpffs, id, endpoint, until))
+                (EndpointId::clone(id), of(traveller, home, reader, id, endpoint, until))
             });
             counted.collect::<Vec<_>>()
         })
@@ -113,29 +113,45 @@ pub fn counted(
 fn of(
     traveller: &Traveller,
     home: &NetNs,
-    bpffs: &Path,
+    reader: &Reader,
     id: &EndpointId,
     endpoint: &Endpoint,
     until: Instant,
 ) -> Counted {
-    let Ok(opened) = counters::open(bpffs, id) else { return Counted::default() };
     let in_time = Instant::now() < until;
-    let netdev = in_time.then(|| netdev(traveller, home, &opened, endpoint)).flatten();
+    // As it was found the last time, if all of that is still so.
+    if in_time
+        && let Some(known) = reader.known(id)
+        && let Some(netdev) = netdev(traveller, home, endpoint, || known.attached_here())
+        && let Some(reading) = reader.read(id, &known)
+    {
+        return Counted { netdev: Some(netdev), reading: Some(reading) };
+    }
+    let Ok(opened) = reader.open(id) else { return Counted::default() };
+    let find = || match opened.egress_filter() {
+        None => opened.attached_here().ok()?,
+        Some(program) => filtered_here(Direction::Egress, program, Some(endpoint.ifindex)).ok()?,
+    };
+    let netdev = in_time.then(|| netdev(traveller, home, endpoint, find)).flatten();
     // Else it ended meanwhile, and its netdev may be another's.
-    opened.read().map_or_else(|_| Counted::default(), |reading| Counted { netdev, reading: Some(reading) })
+    let Ok(reading) = opened.read() else { return Counted::default() };
+    if netdev.is_some() {
+        reader.keep(id, &opened);
+    }
+    Counted { netdev, reading: Some(reading) }
 }
 
-fn netdev(traveller: &Traveller, home: &NetNs, opened: &Opened, endpoint: &Endpoint) -> Option<Stats> {
-    let counted = || {
-        let ifindex = match opened.egress_filter() {
-            None => opened.attached_here().ok()??,
-            Some(program) => filtered_here(Direction::Egress, program, Some(endpoint.ifindex)).ok()??,
-        };
-        Stats::of_here(ifindex).ok()?
-    };
-    // Held no longer than for the look: it keeps the netdev from coming home.
-    let sandbox = endpoint.sandbox.as_deref().and_then(|path| NetNs::open(path).ok());
-    let within = sandbox.and_then(|netns| traveller.enter(&netns).ok()).and_then(|()| counted());
+/// What the netdev that `find` finds has counted, which is asked in the container and then on the host. A thread in a
+/// container's namespace keeps the netdevs in it from coming home, so it goes on at once.
+fn netdev(
+    traveller: &Traveller,
+    home: &NetNs,
+    endpoint: &Endpoint,
+    find: impl Fn() -> Option<u32>,
+) -> Option<Stats> {
+    let counted = || Stats::of_here(find()?).ok()?;
+    let sandbox = endpoint.sandbox.as_deref();
+    let within = sandbox.and_then(|path| traveller.enter_at(path).ok()).and_then(|()| counted());
     let found = within.or_else(|| {
         traveller.enter(home).ok()?;
         counted()

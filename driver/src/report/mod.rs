@@ -19,7 +19,7 @@ pub use hardware::{VfReport, VfValues};
 pub use pfs::{PfReport, VfRow, pf};
 
 use crate::{
-    counters::{self, Reading},
+    counters::{self, Reader, Reading},
     device::{self, Stats},
     docker::{self, Container, Docker, NetworkNames},
     state::{self, EndpointId, NetworkId, State, store},
@@ -170,7 +170,7 @@ impl Report {
     /// there before the state was read. What netdevs counted is left out where it is later than `until`.
     pub async fn endpoints(
         &self,
-        bpffs: &Path,
+        reader: &Reader,
         mut pinned: Vec<EndpointId>,
         until: Instant,
     ) -> Result<Vec<EndpointReport>> {
@@ -179,14 +179,14 @@ impl Report {
             Ok(hardware) => hardware?,
             Err(_) => Hardware::default(),
         };
-        let (state, folder) = (Arc::clone(&self.state), bpffs.to_owned());
+        let (state, reader) = (Arc::clone(&self.state), reader.clone());
         let (mut all, orphans) = tokio::task::spawn_blocking(move || {
-            let all = hardware::counted(&state, &folder, until)?;
+            let all = hardware::counted(&state, &reader, until)?;
             pinned.retain(|id| !all.contains_key(id));
             let orphans = pinned.into_iter().filter_map(|id| {
-                let reading = counters::read(&folder, &id).ok();
+                let reading = reader.open(&id).and_then(|opened| opened.read()).ok();
                 // It ended meanwhile, as an endpoint does.
-                let over = reading.is_none() && !folder.join(id.as_str()).exists();
+                let over = reading.is_none() && !reader.has(&id);
                 (!over).then(|| report(id, &Counted { netdev: None, reading }))
             });
             io::Result::Ok((all, orphans.collect::<Vec<_>>()))

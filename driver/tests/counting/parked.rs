@@ -1,6 +1,6 @@
 //! What stays on a netdev between two containers, and what the second one's counters make of it.
 use docker_passthrough::{
-    counters::{Error, Hook, Parked, Plan, SpoofCheck, open, read, tcx_ids},
+    counters::{Error, Hook, Parked, Plan, Reader, SpoofCheck, read, tcx_ids},
     device::mac::Mac,
     state::{id::EndpointId, model::CounterSet},
 };
@@ -153,7 +153,7 @@ fn parking_what_is_not_there() {
 fn a_slow_reader_is_told_that_the_endpoint_is_over() {
     let lab = Lab::new(Setup::default());
     lab.assert_counts_from_zero();
-    let opened = open(&lab.bpffs(), &lab.endpoint).unwrap();
+    let opened = Reader::new(lab.bpffs()).open(&lab.endpoint).unwrap();
     assert_eq!(opened.read().unwrap().counters.tx.packets, 10);
     let mut parked = lab.park();
     let next: EndpointId = "next".parse().unwrap();
@@ -162,6 +162,59 @@ fn a_slow_reader_is_told_that_the_endpoint_is_over() {
     assert!(matches!(opened.read(), Err(Error::NotCounted { .. })));
     assert_eq!(read(&lab.bpffs(), &next).unwrap().counters.tx.packets, 3);
     lab.counters.detach(&next).unwrap();
+}
+
+/// The same of what a driver keeps, and nothing is kept of an endpoint that is over.
+#[test]
+fn what_is_kept_of_an_endpoint_ends_with_it() {
+    let lab = Lab::new(Setup::default());
+    lab.assert_counts_from_zero();
+    let (reader, id) = (lab.counters.reader(), &lab.endpoint);
+    assert!(reader.known(id).is_none());
+    let opened = reader.open(id).unwrap();
+    reader.keep(id, &opened);
+    let known = reader.known(id).unwrap();
+    assert_eq!(lab.container.within(|| known.attached_here()), Some(lab.container.ifindex(DUT)));
+    assert_eq!(known.attached_here(), None);
+    assert_eq!(reader.read(id, &known), Some(opened.read().unwrap()));
+
+    let mut parked = lab.park();
+    let next: EndpointId = "next".parse().unwrap();
+    lab.container.within(|| lab.counters.attach_with(&next, &lab.plan_here(), &mut parked)).unwrap();
+    lab.udp(From::Container, [100; 3]);
+    assert_eq!(reader.read(id, &known), None);
+    // By a reader that was slow.
+    reader.keep(id, &opened);
+    assert!(reader.known(id).is_none());
+
+    reader.keep(&next, &reader.open(&next).unwrap());
+    let known = reader.known(&next).unwrap();
+    assert_eq!(reader.read(&next, &known).unwrap().counters.tx.packets, 3);
+    lab.counters.detach(&next).unwrap();
+    assert!(reader.known(&next).is_none());
+}
+
+/// Whoever removes the pins by hand ends the counting: no link is kept.
+#[test]
+fn what_is_kept_holds_no_link() {
+    let lab = Lab::new(Setup::default());
+    let (reader, id) = (lab.counters.reader(), &lab.endpoint);
+    reader.keep(id, &reader.open(id).unwrap());
+    let known = reader.known(id).unwrap();
+    std::fs::remove_file(lab.bpffs().join(id.as_str()).join("tx")).unwrap();
+    eventually_none(|| lab.container.within(|| known.attached_here()));
+}
+
+/// A link ends some time after its last reference.
+#[track_caller]
+fn eventually_none(what: impl Fn() -> Option<u32>) {
+    for _ in 0..100 {
+        if what().is_none() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("it is still attached");
 }
 
 /// What the first attempt did not need, the second has: native XDP may be refused.

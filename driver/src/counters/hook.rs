@@ -22,11 +22,7 @@ pub enum Hook {
 
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Xdp => "xdp",
-            Self::Tcx => "tcx",
-            Self::Clsact => "clsact",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -40,6 +36,15 @@ impl From<AttachType> for Hook {
 }
 
 impl Hook {
+    /// As it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Xdp => "xdp",
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+
     /// Where this kernel counts in the stack.
     pub fn in_stack() -> Self {
         if has_tcx() { Self::Tcx } else { Self::Clsact }
@@ -67,15 +72,20 @@ pub enum SpoofCheck {
 
 impl fmt::Display for SpoofCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Off => "off",
-            Self::Count(_) => "count",
-            Self::Drop(_) => "drop",
-        })
+        f.write_str(self.name())
     }
 }
 
 impl SpoofCheck {
+    /// As it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Count(_) => "count",
+            Self::Drop(_) => "drop",
+        }
+    }
+
     /// What the programs are to know of it.
     pub(super) fn constants(self) -> Constants {
         let spoof_check = match self {

@@ -38,9 +38,7 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Row {
     /// Whose series they are.
-    pub labels: Labels,
-    /// The same, as it is written.
-    pub text: Text,
+    pub labels: Text,
     /// Its figures.
     pub report: EndpointReport,
     /// What is done about foreign source MACs; none if nobody remembers the endpoint.
@@ -78,10 +76,8 @@ fn row(driver: &Driver, state: &State, report: EndpointReport) -> Row {
         Some((network, &**network.endpoints.get(id)?))
     };
     let remembered = report.network_id.as_ref().and_then(|network| find(network, &report.endpoint_id));
-    let labels = labels::endpoint(&report, remembered);
     Row {
-        text: Text::from(&labels),
-        labels,
+        labels: Text::from(&labels::endpoint(&report, remembered)),
         spoof_check: remembered.map(|(network, endpoint)| spoof_check(&network.options, endpoint)),
         in_limbo: driver.upkeep().is_in_limbo(&report.endpoint_id),
         report,

@@ -16,7 +16,11 @@ use super::{
     collect::{Row, Snapshot},
     labels::Labels,
 };
-use crate::{counters::SpoofCheck, device::Stats, report::VfValues};
+use crate::{
+    counters::{Hook, SpoofCheck},
+    device::Stats,
+    report::{RxReport, VfValues},
+};
 
 /// What all names begin with.
 const PREFIX: &str = "docker_passthrough";
@@ -296,7 +300,9 @@ impl Snapshot {
             let mut family = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Counter)?;
             for row in &self.endpoints {
                 if let Some(value) = value(row) {
-                    family.encode_family(&row.text)?.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
+                    family
+                        .encode_family(&row.labels)?
+                        .encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
                 }
             }
         }
@@ -306,31 +312,25 @@ impl Snapshot {
             let mut family = encoder.encode_descriptor(name, help, Some(&unit), MetricType::Gauge)?;
             for row in &self.endpoints {
                 if let Some(value) = value(row) {
-                    family.encode_family(&row.text)?.encode_gauge(&value)?;
+                    family.encode_family(&row.labels)?.encode_gauge(&value)?;
                 }
             }
         }
         let help = "1 if the netdev is reserved for an endpoint that is over and could not be given back, or can't be found.";
-        let limbo = self.endpoints.iter().map(|row| (&row.text, u64::from(row.in_limbo)));
+        let limbo = self.endpoints.iter().map(|row| (&row.labels, u64::from(row.in_limbo)));
         gauges(encoder, "netdev_in_limbo", help, limbo)?;
         let help = "How the endpoint is counted.";
         let mut family = encoder.encode_descriptor("endpoint", help, None, MetricType::Info)?;
         for row in &self.endpoints {
-            let hook = |hook: Option<crate::counters::Hook>| hook.map(|hook| hook.to_string());
+            let detailed = |rx: RxReport| if rx.detailed.is_some() { "detailed" } else { "basic" };
             let more = [
-                ("mode", row.report.mode.clone()),
-                ("rx_hook", hook(row.report.rx_hook)),
-                ("tx_hook", hook(row.report.tx_hook)),
-                (
-                    "counters",
-                    row.report
-                        .rx
-                        .map(|rx| if rx.detailed.is_some() { "detailed" } else { "basic" }.to_owned()),
-                ),
-                ("spoof_check", row.spoof_check.map(|check| check.to_string())),
+                ("mode", row.report.mode.as_deref()),
+                ("rx_hook", row.report.rx_hook.map(Hook::name)),
+                ("tx_hook", row.report.tx_hook.map(Hook::name)),
+                ("counters", row.report.rx.map(detailed)),
+                ("spoof_check", row.spoof_check.map(SpoofCheck::name)),
             ];
-            let more = more.into_iter().map(|(name, value)| (name, value.unwrap_or_default()));
-            let labels: Labels = row.labels.iter().cloned().chain(more).collect();
+            let labels = (&row.labels, more.map(|(name, value)| (name, value.unwrap_or_default())));
             family.encode_info(&labels)?;
         }
         Ok(())
@@ -345,7 +345,7 @@ impl Snapshot {
                 for row in &self.endpoints {
                     let Some(counted) = detailed(row) else { continue };
                     for (class, value) in *each {
-                        let labels = (&row.text, [(*label, *class)]);
+                        let labels = (&row.labels, [(*label, *class)]);
                         let value = value(&counted);
                         family
                             .encode_family(&labels)?

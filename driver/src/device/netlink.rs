@@ -27,8 +27,9 @@ const NLMSG_DONE: u16 = 3;
 /// How often a list is asked for that changes each time.
 const ATTEMPTS: u32 = 10;
 
-/// So many answers more than were asked for are read past. A container can make any number.
-const UNREAD: u32 = 100_000;
+/// So many answers more than were asked for are read past. A container can make any number, for which the socket is
+/// given up.
+const UNREAD: u32 = 4096;
 
 /// A socket that blocks, for as long as an answer may take.
 #[derive(Clone, Debug)]

@@ -94,9 +94,10 @@ impl Stats {
 }
 
 /// Receives what the kernel has sent. In a container others might send some of their own.
-fn from_kernel(socket: &Socket, mut buffer: &mut [u8]) -> io::Result<usize> {
+fn from_kernel(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
     for _ in 0..FORGED {
-        let (length, from) = socket.recv_from(&mut buffer, libc::MSG_DONTWAIT)?;
+        // Each from its beginning: what is received moves a slice on.
+        let (length, from) = socket.recv_from(&mut &mut *buffer, libc::MSG_DONTWAIT)?;
         if from.port_number() == 0 {
             return Ok(length);
         }

@@ -2,7 +2,7 @@
 //!
 //! Such netdevs heed NETDEV_UNREGISTER only if the one beneath them ends, not if it moves
 //! (drivers/net/macvlan.c, net/8021q/vlan.c): they stay where they are, and go on receiving.
-use std::{io, path::PathBuf};
+use std::{collections::HashSet, io, path::PathBuf};
 
 use super::{
     Rtnl,
@@ -25,7 +25,16 @@ impl Rtnl {
         Ok(uppers)
     }
 
-    /// The same, of whatever kind: also a veth's other end.
+    /// The netdevs of this namespace that something in it stands on.
+    pub async fn lowers(&self) -> Result<HashSet<u32>> {
+        let uppers = self.standing().await?.into_iter();
+        Ok(uppers
+            .filter(|upper| upper.netns.is_none() && upper.shares_frames())
+            .map(|upper| upper.lower)
+            .collect())
+    }
+
+    /// The same as [`Self::uppers_here`], of whatever kind: also a veth's other end.
     pub async fn standing_on(&self, lower: u32) -> Result<Vec<Standing>> {
         let mut uppers = self.standing().await?;
         uppers.retain(|upper| upper.is_on(lower, None));

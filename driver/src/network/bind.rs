@@ -1,5 +1,5 @@
 //! A VF's driver is bound, for a netdev where there is none, or for a fresh one.
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::sync::MutexGuard;
 
@@ -14,7 +14,7 @@ use crate::{
 const NETDEV: Duration = Duration::from_secs(3);
 const POLL: Duration = Duration::from_millis(20);
 
-/// How long others' fresh netdevs are waited for.
+/// How long another's fresh netdev is waited for.
 const NAMES: Duration = Duration::from_secs(5);
 
 impl Driver {
@@ -71,9 +71,11 @@ impl Driver {
         fault::point!("vf.fresh");
         self.rtnl.set_up(fresh.ifindex, false).await?;
         if fresh.name != name {
-            let change = Change { name: Some(name.to_owned()), ..Change::default() };
-            if let Err(error) = self.rtnl.change(fresh.ifindex, &change).await {
+            let named = |name: &str| Change { name: Some(name.to_owned()), ..Change::default() };
+            if let Err(error) = self.rtnl.change(fresh.ifindex, &named(name)).await {
                 tracing::warn!(netdevice = name, found_as = fresh.name, %error, "naming a fresh netdev");
+                // The name that it has may be another VF's, which waits for it in turn.
+                let _ = self.rtnl.change(fresh.ifindex, &named("dpt%d")).await;
             }
         }
         Ok(Some(require(&self.rtnl, LinkRef::Index(fresh.ifindex)).await?))
@@ -81,8 +83,20 @@ impl Driver {
 
     /// Waits until nobody else's fresh netdev is without its name, but not for ever: a PF that hangs is no other's
     /// matter.
-    pub(super) async fn names(&self) -> Option<MutexGuard<'_, ()>> {
-        tokio::time::timeout(NAMES, self.names.lock()).await.ok()
+    pub(super) async fn names(&self) -> Option<MutexGuard<'_, u64>> {
+        let turn = || self.turn.load(Ordering::Relaxed);
+        loop {
+            let before = turn();
+            if let Ok(mut names) = tokio::time::timeout(NAMES, self.names.lock()).await {
+                *names += 1;
+                self.turn.store(*names, Ordering::Relaxed);
+                return Some(names);
+            }
+            // Somebody else's turn by now: it is a queue, and nothing hangs.
+            if turn() == before {
+                return None;
+            }
+        }
     }
 
     /// The netdev of the VF at this PCI address, once its driver has made it.

@@ -1,6 +1,6 @@
 //! Which VF a container gets, and what an error says who has them.
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -100,11 +100,11 @@ impl Driver {
             tracing::info!(netdevice = pf.name, vf = vf.index, "chosen");
             let usable = async {
                 let found = self.usable_vf(pf, &siblings, &vf, netdev).await?;
-                let stray = self.is_stray(&found.alias);
                 let (link, uppers) = self.examined(&request.network, found).await?;
-                // What a stray had was its tenant's.
-                let now =
-                    if stray { self.rtnl.vf_settings(pf.ifindex).await?.remove(&vf.index) } else { None };
+                // Until it was reserved and examined, a stray's or another driver's settings can have been on it. Not
+                // so an address, which its own driver may have told the PF meanwhile.
+                let now = self.rtnl.vf_settings(pf.ifindex).await?.remove(&vf.index);
+                let now = now.map(|now| VfSettings { mac: original.mac, ..now });
                 Ok::<_, Error>((link, uppers, now.unwrap_or(original)))
             };
             match usable.await {
@@ -138,7 +138,7 @@ impl Driver {
         let state = self.store.get();
         let siblings = pci::vfs(pf);
         let settings = self.rtnl.vf_settings(pf.ifindex).await?;
-        let links = self.rtnl.links().await?;
+        let (links, lowers) = (self.rtnl.links().await?, self.rtnl.lowers().await?);
         let netdev = |vf: &pci::Vf| links.iter().find(|link| link.is_hardware("pci", &vf.address));
         let has_mac = |vf: &pci::Vf, mac| {
             let hardware = vf.hardware();
@@ -153,7 +153,7 @@ impl Driver {
         for vf in siblings.iter().filter(|vf| !passed_over.contains_key(&vf.index)) {
             let user = match reserved.get(&vf.hardware()) {
                 Some(taker) => Some(format!("endpoint {}", taker.endpoint.short())),
-                None => self.vf_user(&state, vf, netdev(vf)).await?,
+                None => self.vf_user(&state, vf, netdev(vf), &lowers).await?,
             };
             // Such a VF could not be given back as it was.
             let user = user.or_else(|| {
@@ -200,6 +200,7 @@ impl Driver {
         state: &State,
         vf: &pci::Vf,
         netdev: Option<&Link>,
+        lowers: &HashSet<u32>,
     ) -> Result<Option<String>> {
         if let Some((_, id, endpoint)) = state.holder(&vf.hardware()) {
             return Ok(Some(endpoint.user(id)));
@@ -219,7 +220,7 @@ impl Driver {
         if let Some(driver) = self.other_driver(netdev) {
             return Ok(Some(driver));
         }
-        Ok(self.host_uses(netdev).await?.then(|| format!("the host ({})", netdev.name)))
+        Ok(self.host_uses(netdev, lowers).await?.then(|| format!("the host ({})", netdev.name)))
     }
 
     /// What the hardware has counted for the VF; zero where that can't be asked for.

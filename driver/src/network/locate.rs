@@ -3,6 +3,8 @@
 //! A container can rename a netdev, and change its address, alias and namespace. What it can't change is
 //! the hardware behind it, and that our pinned link is attached to it: those tell which one it is. A kernel
 //! without TCX has no such link; netdevs without hardware go by weaker signs there.
+use std::collections::HashSet;
+
 use super::{Driver, Error, Result};
 use crate::{
     counters,
@@ -163,15 +165,20 @@ impl Driver {
             // At home none has a filter.
             Clue::Filtered(_) if netns.is_none() => Ok(None),
             Clue::Filtered(Filtered { program, tag, ifindex, sandbox }) => {
-                if let Some(filtered) = rtnl.filtered(Direction::Egress, *program, Some(*ifindex)).await? {
+                let links = rtnl.links().await?;
+                // More than can be read are a container's doing, which shall gain nothing by it.
+                let filtered = rtnl.filtered(Direction::Egress, *program, Some(*ifindex)).await;
+                if let Ok(Some(filtered)) = filtered {
                     return Ok(Some(filtered));
                 }
-                let links = rtnl.links().await?;
                 let tagged = links.iter().find(|link| link.alias == *tag);
                 // A move keeps the number, if it can.
                 let in_sandbox = netns.is_some_and(|netns| Some(netns.inode()) == *sandbox);
                 let numbered = || links.iter().find(|link| in_sandbox && link.ifindex == *ifindex);
-                Ok(tagged.or_else(numbered).map(|link| link.ifindex))
+                match tagged.or_else(numbered) {
+                    Some(link) => Ok(Some(link.ifindex)),
+                    None => Ok(filtered.map(|_| None)?),
+                }
             }
             Clue::Counted(ifindex) => self.counted_in(netns, id, *ifindex).await,
         }
@@ -217,11 +224,21 @@ impl Driver {
             if self.is_there(&netns, id, endpoint, ifindex).await? {
                 fault::point!("fetch.moving");
                 let moved = match rtnl.move_to(ifindex, &self.home, Some(name)).await {
-                    Ok(()) => self.send_back_another(id, endpoint, &netns).await,
+                    Ok(()) => self.send_back_another(id, endpoint, &netns, |link| link.name == *name).await,
                     // Its own name is taken: home it comes, under any other.
                     Err(error) if error.is_exists() => {
                         tracing::error!(%id, netdevice = name, "its name is taken on the host by another netdev");
-                        rtnl.move_to(ifindex, &self.home, Some("dpt%d")).await.map_err(Error::from)
+                        let before: HashSet<_> =
+                            self.rtnl.links().await?.into_iter().map(|link| link.ifindex).collect();
+                        match rtnl.move_to(ifindex, &self.home, Some("dpt%d")).await {
+                            Ok(()) => {
+                                let came = |link: &Link| {
+                                    link.name.starts_with("dpt") && !before.contains(&link.ifindex)
+                                };
+                                self.send_back_another(id, endpoint, &netns, came).await
+                            }
+                            Err(error) => Err(error.into()),
+                        }
                     }
                     Err(error) => Err(error.into()),
                 };
@@ -259,9 +276,15 @@ impl Driver {
         Ok(false)
     }
 
-    /// Sends back what has just come home under the endpoint's name, if that is another netdev: a container that is
-    /// fast can put one in its place at the last moment.
-    async fn send_back_another(&self, id: &EndpointId, endpoint: &Endpoint, netns: &NetNs) -> Result<()> {
+    /// Sends back what has just come home, if that is another netdev: a container that is fast can put one in its
+    /// place at the last moment.
+    async fn send_back_another(
+        &self,
+        id: &EndpointId,
+        endpoint: &Endpoint,
+        netns: &NetNs,
+        came: impl Fn(&Link) -> bool,
+    ) -> Result<()> {
         let counted = self.counted(id).await?;
         let clues = self.clues(id, endpoint, counted).await?;
         // Filters are gone with the move: nothing tells.
@@ -273,10 +296,11 @@ impl Driver {
                 return Ok(());
             }
         }
+        let Some(other) = self.rtnl.links().await?.into_iter().find(came) else { return Ok(()) };
         let name = &endpoint.original.name;
-        let Some(other) = self.rtnl.link(LinkRef::Name(name)).await? else { return Ok(()) };
         tracing::error!(%id, netdevice = name, "another netdev came in its place, and is sent back");
-        Ok(self.rtnl.move_to(other.ifindex, netns, None).await?)
+        // Its name may be taken there.
+        Ok(self.rtnl.move_to(other.ifindex, netns, Some("dpt%d")).await?)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     collections::HashSet,
     io,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::{Duration, SystemTime},
 };
 
@@ -236,7 +236,9 @@ pub struct Driver {
     /// VFs that are being assigned.
     reserved: Reservations,
     /// Held while a VF's driver is being bound: a fresh netdev may get any name that is free just then.
-    names: tokio::sync::Mutex<()>,
+    names: tokio::sync::Mutex<u64>,
+    /// How often that was somebody's, which it has, too.
+    turn: AtomicU64,
     /// Netdevices that are looked at and claimed: no two networks get the same.
     claims: Locks<String>,
     /// What is being done without a call.
@@ -272,6 +274,7 @@ impl Driver {
             pfs: Locks::default(),
             reserved: Reservations::default(),
             names: tokio::sync::Mutex::default(),
+            turn: AtomicU64::default(),
             claims: Locks::default(),
             chores: Mutex::default(),
             filtered: Filtered::default(),

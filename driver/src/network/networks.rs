@@ -76,8 +76,9 @@ impl Driver {
         let mut options = requested.options;
         // From here on it goes by its own name, also where an alternative one was typed.
         options.netdevice.clone_from(&link.name);
+        let pf = link.hardware().filter(|_| mode == Mode::Sriov);
         let network =
-            Network { name: None, created: now(), mode, options, gateways, endpoints: BTreeMap::new() };
+            Network { name: None, created: now(), mode, options, pf, gateways, endpoints: BTreeMap::new() };
         fault::point!("network.chosen");
         let (id, claimed) = (id.clone(), network.clone());
         self.store.update(|state| state.networks.insert(id, claimed.into())).await?;
@@ -138,9 +139,16 @@ impl Driver {
         fault::point!("network.forgotten");
         if known.mode == Mode::Sriov {
             // No other's: one that hangs is its own network's matter.
-            let pf = self.rtnl.link(LinkRef::Name(&known.options.netdevice)).await;
-            let left = match pf.ok().flatten().and_then(|pf| pf.hardware()) {
-                Some(hardware) => self.leave_pf(&hardware).await,
+            let by_name = async || {
+                let pf = self.rtnl.link(LinkRef::Name(&known.options.netdevice)).await;
+                pf.ok().flatten()?.hardware()
+            };
+            let pf = match known.pf.clone() {
+                Some(pf) => Some(pf),
+                None => by_name().await,
+            };
+            let left = match pf {
+                Some(pf) => self.leave_pf(&pf).await,
                 None => false,
             };
             if !left {

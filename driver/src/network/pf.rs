@@ -1,11 +1,11 @@
 //! A PF and its networks: the first makes its VFs, the last takes them away if they were ours.
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use super::{Driver, Result, blocking, netdevice::Refuse, options::BadOption, upkeep::Action};
 use crate::{
     device::{Link, LinkRef, link::require, pci},
     fault,
-    state::{Endpoint, Mode, Network, NetworkId, NetworkOptions, model::PfChanges},
+    state::{Endpoint, Mode, Network, NetworkId, NetworkOptions, State, model::PfChanges},
 };
 
 /// Auto-negotiation takes a second or two.
@@ -122,15 +122,15 @@ impl Driver {
             // Unplugged, or its driver unbound: its VFs went with it.
             return Ok(());
         };
-        let links = self.rtnl.links().await?;
+        self.remember_pf(hardware, &pf).await?;
         let state = self.store.get();
         let kept = state.networks.values().any(|network| {
             let of_pf = |endpoint: &Arc<Endpoint>| endpoint.vf.as_ref().is_some_and(|vf| vf.pf == *hardware);
-            let name = &network.options.netdevice;
-            // A name that no netdev has may be this one's of before, and again.
-            let lost = || !links.iter().any(|link| link.name == *name);
+            // Also while it has another name.
             network.mode == Mode::Sriov
-                && (*name == pf.name || lost() || network.endpoints.values().any(of_pf))
+                && (network.pf.as_ref() == Some(hardware)
+                    || network.options.netdevice == pf.name
+                    || network.endpoints.values().any(of_pf))
         });
         let Some(changes) = state.pfs.get(hardware).copied().filter(|_| !kept) else { return Ok(()) };
         if changes.enabled && !pci::vfs(&pf).is_empty() {
@@ -149,11 +149,28 @@ impl Driver {
             blocking(what, move || pci::set_vfs(&link, 0)).await?;
         }
         fault::point!("pf.vfs_gone");
-        if changes.raised && !self.host_uses(&pf).await? {
+        if changes.raised && !self.host_uses(&pf, &self.rtnl.lowers().await?).await? {
             self.rtnl.set_up(pf.ifindex, false).await?;
         }
         self.store.update(|state| state.pfs.remove(hardware)).await?;
         self.upkeep.done(Action::LeavePf);
+        Ok(())
+    }
+
+    /// Networks that an older driver remembered have no hardware.
+    async fn remember_pf(&self, hardware: &str, pf: &Link) -> Result<()> {
+        let is_of_older = |network: &Network| {
+            network.mode == Mode::Sriov && network.pf.is_none() && network.options.netdevice == pf.name
+        };
+        let state = self.store.get();
+        for (id, _) in state.networks.iter().filter(|(_, network)| is_of_older(network)) {
+            let remember = |state: &mut State| {
+                if let Some(network) = state.network_mut(id) {
+                    network.pf = Some(hardware.to_owned());
+                }
+            };
+            self.store.update(remember).await?;
+        }
         Ok(())
     }
 
@@ -164,7 +181,7 @@ impl Driver {
         if vfs.is_empty() {
             return Ok(Vec::new());
         }
-        let links = self.rtnl.links().await?;
+        let (links, lowers) = (self.rtnl.links().await?, self.rtnl.lowers().await?);
         let reserved = self.reserved.now();
         let state = self.store.get();
         let mut used = Vec::new();
@@ -177,7 +194,7 @@ impl Driver {
                 });
             let in_use = match netdev {
                 _ if ours => true,
-                Some(netdev) => self.host_uses(netdev).await?,
+                Some(netdev) => self.host_uses(netdev, &lowers).await?,
                 None => vf.driver.is_some(),
             };
             if in_use {
@@ -187,13 +204,11 @@ impl Driver {
         Ok(used)
     }
 
-    /// Whether the host itself uses a netdev: it is a member of something, is up with an address, or has something
-    /// on top, as a VM's macvtap is.
-    pub(super) async fn host_uses(&self, netdev: &Link) -> Result<bool> {
+    /// Whether the host itself uses a netdev: it is a member of something, is up with an address, or is one of the
+    /// [lowers](crate::device::Rtnl::lowers), as that beneath a VM's macvtap is.
+    pub(super) async fn host_uses(&self, netdev: &Link, lowers: &HashSet<u32>) -> Result<bool> {
         let up_with_addresses = netdev.up && !self.rtnl.host_addresses(netdev.ifindex).await?.is_empty();
-        Ok(netdev.master.is_some()
-            || up_with_addresses
-            || !self.rtnl.uppers_here(netdev.ifindex).await?.is_empty())
+        Ok(netdev.master.is_some() || up_with_addresses || lowers.contains(&netdev.ifindex))
     }
 }
 

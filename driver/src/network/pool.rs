@@ -30,7 +30,7 @@ impl Driver {
         if !state.networks.values().any(|network| network.mode == Mode::Sriov) {
             return Ok(Vec::new());
         }
-        let links = self.rtnl.links().await?;
+        let (links, lowers) = (self.rtnl.links().await?, self.rtnl.lowers().await?);
         let mut pools = Vec::new();
         for pf in links.iter().filter(|link| is_pf(&link.name)) {
             let vfs = pci::vfs(pf);
@@ -40,7 +40,7 @@ impl Driver {
                 let hardware = vf.hardware();
                 if reserved.contains_key(&hardware) || state.holder(&hardware).is_some() {
                     used += 1;
-                } else if self.vf_user(&state, vf, netdev).await?.is_none() {
+                } else if self.vf_user(&state, vf, netdev, &lowers).await?.is_none() {
                     free += 1;
                 }
             }

@@ -151,14 +151,16 @@ impl Driver {
     }
 
     async fn end_waiting(&self, network_id: &NetworkId, endpoints: &[EndpointId]) -> Result<()> {
+        let mut ended = Ok(());
         for id in endpoints {
             let Some(_hold) = self.when_idle(network_id, id).await else { continue };
             // Still: a call may have been under way.
             if self.is_waiting(network_id, id).await {
-                self.end(network_id, id).await?;
+                // The others all the same.
+                ended = ended.and(self.end(network_id, id).await);
             }
         }
-        Ok(())
+        ended
     }
 
     /// Forgets a network that Docker says it does not have: it was removed while no driver ran. Not if

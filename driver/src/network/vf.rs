@@ -91,6 +91,11 @@ impl Driver {
             let what = format!("{} VF {}: binding its driver anew", pf.name, grant.index);
             return Err(Error::io(what)(std::io::Error::other("it has no netdev any more")));
         };
+        if fresh.name != link.name {
+            // Docker is told the name of before.
+            let what = format!("naming {} VF {}'s fresh netdev {}", pf.name, grant.index, link.name);
+            return Err(Error::io(what)(std::io::Error::other(format!("it is {}", fresh.name))));
+        }
         if fresh.mac == Some(mac) {
             return Ok(fresh);
         }

@@ -113,6 +113,9 @@ pub struct Network {
     pub mode: Mode,
     /// What the user typed after `-o`.
     pub options: NetworkOptions,
+    /// The PF's hardware, whatever it is called by now; none in passthrough mode, and from older drivers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pf: Option<String>,
     /// Gateways of its IPv4 and IPv6 pools; none for a family without one, and with `--internal`.
     #[serde(default)]
     pub gateways: Vec<IpNet>,

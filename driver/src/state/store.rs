@@ -273,6 +273,7 @@ mod tests {
             created: 0,
             mode: Mode::Passthrough,
             options,
+            pf: None,
             gateways: Vec::new(),
             endpoints: BTreeMap::new(),
         }

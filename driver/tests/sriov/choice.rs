@@ -214,8 +214,9 @@ fn vfs_in_use_by_others_are_not_taken() {
     other.finish();
     tenant.stop();
     // Another driver is just assigning it, or taking it back.
-    let folder = format!("/sys/bus/pci/devices/{}", vfs.pf.address(4));
-    let claimed = Flock::lock(fs::File::open(folder).unwrap(), FlockArg::LockExclusive).unwrap();
+    let file = format!("/sys/bus/pci/devices/{}/sriov_vf_msix_count", vfs.pf.address(4));
+    let file = fs::File::options().write(true).open(file).unwrap();
+    let claimed = Flock::lock(file, FlockArg::LockExclusive).unwrap();
     let tenant = network.start(&Wish::default());
     assert_eq!(tenant.vf, 5);
     assert_names(&network.refuses(&Wish::vf(4)), &["VF 4", "in use by", "another driver"]);

@@ -83,13 +83,12 @@ impl Driver {
 
     /// Waits until nobody else's fresh netdev is without its name, but not for ever: a PF that hangs is no other's
     /// matter.
-    pub(super) async fn names(&self) -> Option<MutexGuard<'_, u64>> {
+    pub(super) async fn names(&self) -> Option<MutexGuard<'_, ()>> {
         let turn = || self.turn.load(Ordering::Relaxed);
         loop {
             let before = turn();
-            if let Ok(mut names) = tokio::time::timeout(NAMES, self.names.lock()).await {
-                *names += 1;
-                self.turn.store(*names, Ordering::Relaxed);
+            if let Ok(names) = tokio::time::timeout(NAMES, self.names.lock()).await {
+                self.turn.fetch_add(1, Ordering::Relaxed);
                 return Some(names);
             }
             // Somebody else's turn by now: it is a queue, and nothing hangs.

@@ -236,8 +236,8 @@ pub struct Driver {
     /// VFs that are being assigned.
     reserved: Reservations,
     /// Held while a VF's driver is being bound: a fresh netdev may get any name that is free just then.
-    names: tokio::sync::Mutex<u64>,
-    /// How often that was somebody's, which it has, too.
+    names: tokio::sync::Mutex<()>,
+    /// How often that was somebody's.
     turn: AtomicU64,
     /// Netdevices that are looked at and claimed: no two networks get the same.
     claims: Locks<String>,

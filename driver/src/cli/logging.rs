@@ -3,6 +3,7 @@ use std::{
     fmt,
     io::{self, IsTerminal as _},
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
+    str::FromStr,
 };
 
 use tracing::{Event, Level, Subscriber};
@@ -13,6 +14,7 @@ use tracing_subscriber::{
         FmtContext, FormatEvent, FormatFields,
         format::{self, Writer},
     },
+    filter::LevelFilter,
     registry::LookupSpan,
 };
 
@@ -25,12 +27,39 @@ pub enum LogFormat {
     Json,
 }
 
+/// What is logged: a level, or a level for each target.
+#[derive(Clone, Debug)]
+pub struct Filter(String);
+
+/// Its warnings are about attributes that it does not know, one a message.
+const QUIETER: &str = "netlink_packet_route=error";
+
+impl FromStr for Filter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // A variable can be made empty where it can't be taken away.
+        let text = if text.is_empty() { "info" } else { text };
+        let all = format!("{QUIETER},{text}");
+        let parsed = EnvFilter::builder().parse(&all);
+        // To tracing a bare word is a target, and nothing else would be logged.
+        let bare = text.split(',').find(|part| !part.contains('=') && part.parse::<LevelFilter>().is_err());
+        if bare.is_some() || parsed.is_err() {
+            let bad = bare.unwrap_or(text);
+            return Err(format!("{bad}: must be error, warn, info, debug, trace or off, or TARGET=LEVEL"));
+        }
+        Ok(Self(all))
+    }
+}
+
 /// Starts the log.
-pub fn start(as_what: LogFormat) {
-    // Its warnings are about attributes that it does not know, one a message.
-    let filter = EnvFilter::try_from_env("DOCKER_PASSTHROUGH_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,netlink_packet_route=error"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+pub fn start(as_what: LogFormat, Filter(filter): Filter) {
+    let filter = EnvFilter::new(filter);
+    // Nobody may read it any more, or its disk be full: the driver goes on.
+    let log = tracing_subscriber::fmt()
+        .log_internal_errors(false)
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
     let fields = format::debug_fn(|writer, field, value| match field.name() {
         "message" => write!(writer, "{}", OneLine(&format!("{value:?}"))),
         // Of records of the `log` crate, and in the line already.
@@ -111,7 +140,19 @@ impl fmt::Display for OneLine<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_FIELD, OneLine};
+    use super::{Filter, MAX_FIELD, OneLine};
+
+    #[test]
+    fn a_filter_that_hides_all_by_accident_is_refused() {
+        for (text, means) in [("", "info"), ("debug", "debug"), ("warn,docker_passthrough=trace", "warn")] {
+            let Filter(filter) = text.parse().unwrap();
+            assert!(filter.starts_with("netlink_packet_route=error,") && filter.contains(means), "{filter}");
+        }
+        for bad in ["inof", "docker_passthrough", "info,", "docker_passthrough=loud", "info debug"] {
+            assert!(bad.parse::<Filter>().is_err(), "{bad}");
+        }
+        assert!("inof".parse::<Filter>().unwrap_err().starts_with("inof: must be error, warn, info"));
+    }
 
     #[test]
     fn a_line_stays_one() {

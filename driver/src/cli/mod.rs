@@ -1,5 +1,9 @@
 //! The command line: one file a subcommand.
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -123,7 +127,8 @@ pub fn main() -> ExitCode {
         // `docker-passthrough stats | head`: who reads has enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("docker-passthrough: {error:#}");
+            // Who reads may be gone; the exit code is not.
+            let _ = writeln!(io::stderr(), "docker-passthrough: {error:#}");
             ExitCode::FAILURE
         }
     }

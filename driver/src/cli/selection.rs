@@ -2,7 +2,10 @@
 use anyhow::bail;
 use clap::Args;
 
-use crate::report::EndpointReport;
+use crate::{
+    report::{EndpointReport, Report},
+    state::NetworkId,
+};
 
 /// As many names are listed when one is not found.
 const LISTED: usize = 20;
@@ -46,10 +49,21 @@ impl<'a> From<&'a EndpointReport> for Candidate<'a> {
             container_id: report.container_id.as_deref(),
             endpoint_id: Some(report.endpoint_id.as_str()),
             network: report.network.as_deref(),
-            network_id: report.network_id.as_ref().map(crate::state::NetworkId::as_str),
+            network_id: report.network_id.as_ref().map(NetworkId::as_str),
             netdevices: [report.netdevice.as_deref(), pf],
         }
     }
+}
+
+/// The endpoints, and the networks, which may have none.
+pub fn candidates<'a>(report: &'a Report, endpoints: &'a [EndpointReport]) -> Vec<Candidate<'a>> {
+    let networks = report.state.networks.iter().map(|(id, network)| Candidate {
+        network: report.network_name(id),
+        network_id: Some(id.as_str()),
+        netdevices: [None, Some(&network.options.netdevice)],
+        ..Candidate::default()
+    });
+    endpoints.iter().map(Into::into).chain(networks).collect()
 }
 
 impl Candidate<'_> {

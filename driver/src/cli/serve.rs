@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Global, heap,
-    logging::{self, LogFormat},
+    logging::{self, Filter, LogFormat},
     watchdog,
 };
 use crate::{
@@ -53,7 +53,7 @@ Logs to standard error. Takes its socket from systemd where socket activation pa
 Examples:
   docker-passthrough serve
   docker-passthrough serve --name lab --state-dir /var/lib/lab --bpffs /sys/fs/bpf/lab
-  DOCKER_PASSTHROUGH_LOG=debug docker-passthrough serve --log-format json
+  docker-passthrough serve --log debug --log-format json
 
 Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage.")]
 pub struct Serve {
@@ -63,6 +63,10 @@ pub struct Serve {
     /// How the log is written to standard error
     #[arg(long, env = "DOCKER_PASSTHROUGH_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
+    /// What is logged: error, warn, info, debug or trace, also for a part, as in
+    /// warn,docker_passthrough::network=debug
+    #[arg(long, env = "DOCKER_PASSTHROUGH_LOG", value_name = "FILTER", default_value = "info")]
+    log: Filter,
     /// Have the kernel report frames sent with a foreign source MAC, at most one a second per endpoint
     /// and CPU. An endpoint then takes 128 KiB more, and containers that run already report too
     #[arg(long, env = "DOCKER_PASSTHROUGH_BPF_LOG", value_parser = BoolishValueParser::new())]
@@ -99,7 +103,7 @@ fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
 impl Serve {
     pub fn run(self, global: &Global) -> anyhow::Result<()> {
         heap::one_arena();
-        logging::start(self.log_format);
+        logging::start(self.log_format, self.log);
         more_descriptors();
         let path = self.socket.unwrap_or_else(|| default_socket(&global.name));
         let docker = Docker::new(&global.docker_host)?;

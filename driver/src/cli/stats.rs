@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{
     Global, block_on, detailed,
     rates::{Meter, Rates},
-    selection::Selection,
+    selection::{Selection, candidates},
     table::{self, Cell},
     units,
     watch::{self, Watching},
@@ -68,8 +68,8 @@ impl Stats {
     pub fn run(mut self, global: &Global) -> anyhow::Result<()> {
         let every = self.watching.every(&mut self.selection.only);
         block_on(async {
-            let (_, mut reports) = look(global).await?;
-            self.selection.check(&reports.iter().map(Into::into).collect::<Vec<_>>())?;
+            let Look { report, endpoints: mut reports, .. } = look(global).await?;
+            self.selection.check(&candidates(&report, &reports))?;
             let Some(every) = every else {
                 reports.retain(|report| self.selection.has(report));
                 let text = if self.json {
@@ -81,7 +81,7 @@ impl Stats {
             };
             let mut meter = Meter::default();
             watch::repeat(every, self.json, async || {
-                let (at, mut reports) = look(global).await?;
+                let Look { at, endpoints: mut reports, .. } = look(global).await?;
                 reports.retain(|report| self.selection.has(report));
                 let rates = meter.rates(at, &reports);
                 let text =
@@ -153,14 +153,20 @@ impl Stats {
     }
 }
 
-/// All endpoints, and when they were read.
-pub(super) async fn look(global: &Global) -> anyhow::Result<(Instant, Vec<EndpointReport>)> {
+/// What there is, and when it was read.
+pub(super) struct Look {
+    pub at: Instant,
+    pub report: Report,
+    pub endpoints: Vec<EndpointReport>,
+}
+
+pub(super) async fn look(global: &Global) -> anyhow::Result<Look> {
     // In this order: a new endpoint is remembered before it is counted.
     let reader = Reader::new(global.bpffs.clone());
     let pinned = reader.endpoints();
     let report = Report::new(&global.state_dir, &global.docker_host).await?;
-    let reports = report.endpoints(&reader, pinned, Instant::now() + report::PATIENCE).await?;
-    Ok((Instant::now(), reports))
+    let endpoints = report.endpoints(&reader, pinned, Instant::now() + report::PATIENCE).await?;
+    Ok(Look { at: Instant::now(), report, endpoints })
 }
 
 /// Who has it: the container, else the endpoint.

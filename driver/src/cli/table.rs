@@ -2,7 +2,7 @@
 use std::{collections::BTreeSet, fmt::Write as _, io::IsTerminal as _};
 
 use anstyle::{AnsiColor, Style};
-use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+use unicode_width::UnicodeWidthStr as _;
 
 /// What stands between columns.
 const GAP: &str = "  ";
@@ -82,7 +82,7 @@ impl Table {
                     line.push_str(GAP);
                 }
                 let shown = cut(&cell.text, width);
-                let padding = " ".repeat(width - shown.width());
+                let padding = " ".repeat(width.saturating_sub(shown.width()));
                 let styled = if colour && cell.style != Style::new() {
                     format!("{}{shown}{:#}", cell.style, cell.style)
                 } else {
@@ -121,8 +121,14 @@ impl Table {
 /// The table's text, a line a row, nothing after the last column. As wide as the terminal, if it is one.
 pub fn text(table: &Table) -> String {
     let out = std::io::stdout();
-    let width = if out.is_terminal() { crossterm::terminal::size().ok() } else { None };
-    table.render(width.map(|(columns, _)| columns.into()), colour())
+    let size = if out.is_terminal() { size() } else { None };
+    table.render(size.map(|(columns, _)| columns), colour())
+}
+
+/// Columns and rows of the terminal. None if it doesn't say: a serial console has none until it is told.
+pub fn size() -> Option<(usize, usize)> {
+    let (columns, rows) = crossterm::terminal::size().ok()?;
+    (columns > 0 && rows > 0).then_some((columns.into(), rows.into()))
 }
 
 /// Whether standard output takes colours: a terminal that can, and a user who has not set NO_COLOR.
@@ -136,19 +142,17 @@ pub fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }
-    let room = width.saturating_sub(1);
-    let fits = |columns: usize| {
-        let mut left = columns;
-        move |c: &char| {
-            let width = c.width().unwrap_or_default();
-            let fits = width <= left;
-            left = left.saturating_sub(width);
-            fits
+    let half = width.saturating_sub(1) / 2;
+    let mut head: Vec<char> = text.chars().take(width.saturating_sub(1) - half).collect();
+    let mut tail: Vec<char> = text.chars().rev().take(half).collect();
+    // As a whole: characters that belong together have not the sum of their widths.
+    loop {
+        let shown: String = head.iter().chain([&CUT]).chain(tail.iter().rev()).collect();
+        let longer = if head.len() > tail.len() { &mut head } else { &mut tail };
+        if shown.width() <= width || longer.pop().is_none() {
+            return shown;
         }
-    };
-    let head: String = text.chars().take_while(fits(room.div_ceil(2))).collect();
-    let tail: Vec<char> = text.chars().rev().take_while(fits(room / 2)).collect();
-    head.chars().chain([CUT]).chain(tail.into_iter().rev()).collect()
+    }
 }
 
 #[cfg(test)]
@@ -175,8 +179,16 @@ mod tests {
 
     #[test]
     fn wide_characters_take_two_columns() {
-        assert_eq!(cut("网络网络网络", 7), "网…络");
+        assert_eq!(cut("网络网络网络", 7), "网络…络");
         assert_eq!(cut("网络", 4), "网络");
+        // Of two characters, one of them without a width of its own.
+        let clouds = "☁\u{fe0f}".repeat(20);
+        for width in 1..45 {
+            assert!(cut(&clouds, width).width() <= width, "{width}");
+        }
+        let mut table = new(&["NAME"], []).names([0]);
+        table.add_row([&clouds]);
+        assert!(table.render(Some(10), false).contains('…'));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 
-use super::{ending::Ending, stats::print};
+use super::{ending::Ending, stats::print, table};
 
 const SHORTEST: f64 = 0.1;
 const LONGEST: f64 = 3600.0;
@@ -83,8 +83,7 @@ pub async fn repeat(
 
 /// Over what is there line by line, so that nothing flickers; not more than fits.
 fn screen(text: &str, first: bool) -> String {
-    let rows =
-        crossterm::terminal::size().map_or(usize::MAX, |(_, rows)| usize::from(rows).saturating_sub(1));
+    let rows = table::size().map_or(usize::MAX, |(_, rows)| rows - 1);
     let lines: Vec<&str> = text.lines().collect();
     let shown = if lines.len() > rows { rows.saturating_sub(1) } else { lines.len() };
     let mut out = String::from(if first { "\x1b[2J\x1b[H" } else { "\x1b[H" });

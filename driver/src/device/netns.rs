@@ -11,7 +11,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    errno::Errno,
+    sched::{CloneFlags, setns},
+    sys::statfs::{NSFS_MAGIC, statfs},
+};
 
 /// A network namespace, held open. Held as briefly as can be: it keeps the namespace's netdevs from
 /// coming home.
@@ -28,14 +32,15 @@ const FOLDERS: [&str; 4] =
 impl NetNs {
     /// The one at `path`, such as a `SandboxKey` of Docker's. An error if it is something else.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => opened_again(path, error)?,
+            opened => opened?,
+        };
         // Docker makes the file first and mounts the namespace on it later: ask what it is.
         // SAFETY: NS_GET_NSTYPE takes no argument and only reads from a descriptor that we own.
         let kind = unsafe { nix::libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
         if kind != nix::libc::CLONE_NEWNET {
-            let message = format!("{} is not a network namespace", path.display());
-            // As if it were not there.
-            return Err(io::Error::new(io::ErrorKind::NotFound, message));
+            return Err(no_namespace(path));
         }
         let inode = file.metadata()?.ino();
         Ok(Self { file, inode })
@@ -105,6 +110,22 @@ impl AsFd for NetNs {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// `ip netns` makes its files without any right to open them, before it mounts a namespace on one and until after it
+/// has unmounted it. Nobody without CAP_DAC_OVERRIDE can tell otherwise that nothing is there.
+fn opened_again(path: &Path, refused: io::Error) -> io::Result<File> {
+    match statfs(path) {
+        // Mounted just now, or it is refused for good.
+        Ok(found) if found.filesystem_type() == NSFS_MAGIC => File::open(path),
+        Ok(_) | Err(Errno::ENOENT) => Err(no_namespace(path)),
+        Err(_) => Err(refused),
+    }
+}
+
+/// As if it were not there.
+fn no_namespace(path: &Path) -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, format!("{} is not a network namespace", path.display()))
 }
 
 /// include/uapi/linux/nsfs.h: `_IO(0xb7, 3)`.

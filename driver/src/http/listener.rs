@@ -1,10 +1,11 @@
 //! A Unix socket: made, or taken from systemd.
 use std::{
-    fs, io,
+    fs::{self, DirBuilder},
+    io,
     os::{
         fd::FromRawFd as _,
         unix::{
-            fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+            fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
             net::{UnixListener, UnixStream},
         },
     },
@@ -88,7 +89,8 @@ pub fn listen(path: &Path) -> Result<Listener, Error> {
 pub fn make(path: &Path) -> Result<Listener, Error> {
     let at = |source| Error::Io { path: path.to_owned(), source };
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(at)?;
+        // The engine keeps what it runs with there, and makes the folder so itself.
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at)?;
     }
     match fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
@@ -130,7 +132,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("plugins/x.sock");
         let first = make(&path).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700));
         assert!(matches!(make(&path), Err(Error::Live { .. })));
         // Killed: the file stays, and nobody listens.
         let stale = UnixListener::bind(folder.path().join("stale.sock")).unwrap();

@@ -91,18 +91,21 @@ impl Driver {
     ) -> Result<()> {
         let (network_id, id) = (&request.network, &request.endpoint);
         let (ifindex, marked, warnings) = self.prepare(link, network, request, endpoint).await?;
-        let mut stats = endpoint.original.stats;
-        if endpoint.vf.is_some() {
-            // A VF says something while it takes over its address, before it is counted; a fresh netdev begins at 0.
+        let (mut stats, mut grant) = (endpoint.original.stats, endpoint.vf.clone());
+        if let Some(grant) = &mut grant {
+            // A VF says something while it takes over its address, before it is counted. A fresh netdev begins at 0, and
+            // so may the hardware, when it is configured.
             stats = require(&self.rtnl, LinkRef::Index(ifindex)).await?.stats;
+            grant.counters = self.vf_counters(&self.pf_of(grant).await?, grant.index).await;
         }
-        if !marked || !warnings.is_empty() || stats != endpoint.original.stats {
+        if !marked || !warnings.is_empty() || stats != endpoint.original.stats || grant != endpoint.vf {
             self.store
                 .update(|state| {
                     if let Some(endpoint) = state.endpoint_mut(network_id, id) {
                         endpoint.unmarked = !marked;
                         endpoint.warnings = warnings;
                         endpoint.original.stats = stats;
+                        endpoint.vf = grant;
                     }
                 })
                 .await?;

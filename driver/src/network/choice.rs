@@ -223,10 +223,10 @@ impl Driver {
         Ok(self.host_uses(netdev, lowers).await?.then(|| format!("the host ({})", netdev.name)))
     }
 
-    /// What the hardware has counted for the VF; zero where that can't be asked for.
-    async fn vf_counters(&self, pf: &Link, vf: u32) -> Stats {
-        let rows = self.rtnl.vf_counters(pf).await.unwrap_or_default();
-        rows.get(&vf).copied().unwrap_or_default()
+    /// What the hardware has counted for the VF; none where that can't be asked for.
+    pub(super) async fn vf_counters(&self, pf: &Link, vf: u32) -> Option<Stats> {
+        let rows = self.rtnl.vf_counters(pf).await.ok()?;
+        rows.get(&vf).copied()
     }
 
     /// The VF's netdev, which its driver may have to make first.

@@ -179,7 +179,7 @@ impl Driver {
         Ok(settings.map(|settings| (pf, settings)))
     }
 
-    async fn pf_of(&self, grant: &VfGrant) -> Result<Link> {
+    pub(super) async fn pf_of(&self, grant: &VfGrant) -> Result<Link> {
         let pf = self.rtnl.link_of(&grant.pf).await?;
         pf.ok_or_else(|| Error::PfGone { pf: grant.pf.clone() })
     }

@@ -195,6 +195,8 @@ impl Hardware {
             _ => None,
         };
         let row = row.filter(|_| supported == Some(true) && counted.reading.is_some());
+        // What its last tenants had is not this one's.
+        let since = row.and_then(|(row, _)| Some(row.since(&grant.counters?)));
         VfReport {
             pf: pf.map(|(link, _)| link.name.clone()),
             vf: grant.index,
@@ -204,7 +206,7 @@ impl Hardware {
                 .and_then(|hardware| hardware.strip_prefix("pci/"))
                 .map(str::to_owned),
             supported,
-            counters: row.map(|(row, _)| row.since(&grant.counters).into()).unwrap_or_default(),
+            counters: since.map(VfValues::from).unwrap_or_default(),
         }
     }
 }
@@ -242,13 +244,17 @@ mod tests {
     }
 
     fn report_of(rows: &[(u32, Stats)], counted: &Counted) -> VfReport {
+        report_since(Some(frames(10)), rows, counted)
+    }
+
+    fn report_since(counters: Option<Stats>, rows: &[(u32, Stats)], counted: &Counted) -> VfReport {
         let parent = Parent { bus: "pci".into(), device: PF.into() };
         let link = Link { name: "ens2f0".into(), parent: Some(parent), ..Link::default() };
         let grant = VfGrant {
             pf: link.hardware().unwrap(),
             index: 3,
             original: VfSettings::default(),
-            counters: frames(10),
+            counters,
         };
         let endpoint = serde_json::from_value::<Endpoint>(serde_json::json!({
             "original": {
@@ -282,6 +288,13 @@ mod tests {
     fn what_an_endpoint_that_is_over_had_is_not_told() {
         let over = report_of(&[(3, frames(42))], &Counted::default());
         assert_eq!((over.vf, over.counters.rx_packets), (3, None));
+    }
+
+    #[test]
+    fn what_could_not_be_read_at_the_start_is_no_zero() {
+        let counted = Counted { netdev: Some(frames(30)), reading: Some(READING) };
+        let unknown = report_since(None, &[(3, frames(42))], &counted);
+        assert_eq!((unknown.supported, unknown.counters.rx_packets), (Some(true), None));
     }
 
     #[test]

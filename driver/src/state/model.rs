@@ -371,7 +371,7 @@ pub struct VfGrant {
     pub index: u32,
     /// Its settings as they were, and as they will be again.
     pub original: VfSettings,
-    /// What the hardware had counted for it by then.
+    /// What the hardware had counted for it by then; none if that could not be read.
     #[serde(default)]
-    pub counters: Stats,
+    pub counters: Option<Stats>,
 }

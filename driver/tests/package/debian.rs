@@ -116,6 +116,11 @@ fn installed_upgraded_and_purged() {
     assert_names(&said, &["containers have netdevs", "/var/lib/docker-passthrough"]);
     assert!(root.has("var/lib/docker-passthrough/state.json"));
     container.stop();
+    // Nor from under a driver that runs, however it was installed.
+    root.dpkg(&["--install", "/docker-passthrough.deb"]);
+    let said = root.dpkg(&["--purge", "docker-passthrough"]);
+    assert_names(&said, &["or a driver runs", "/var/lib/docker-passthrough"]);
+    assert!(root.has("var/lib/docker-passthrough/state.json"));
     // A network without a container has nothing to lose.
     root.dpkg(&["--install", "/docker-passthrough.deb"]);
     driver.terminate();

@@ -1,5 +1,8 @@
 //! The driver under exactly the rights that its systemd unit gives it.
-use std::fs;
+use std::{
+    fs::{self, File},
+    os::unix::fs::OpenOptionsExt as _,
+};
 
 use serde_json::json;
 
@@ -39,10 +42,14 @@ fn live(driver: &Driver, capabilities: &[String]) {
     driver.serve_confined(capabilities);
     driver.agrees_with(&xdp, Traffic::default());
     driver.agrees_with(&tcx, Traffic::default());
+    // Somebody's `ip netns add` that has not come to its end, or never will.
+    let unfinished = format!("/run/netns/unfinished{}", unique());
+    File::options().write(true).create_new(true).mode(0).open(&unfinished).expect("a file of no rights");
     first.stop();
     let holder = hide(&second);
     second.stop();
     drop(holder);
+    fs::remove_file(unfinished).expect("that file");
     assert_eq!((xdp.look(), tcx.look()), before);
     for network in networks {
         driver.done("DeleteNetwork", &json!({"NetworkID": network}));

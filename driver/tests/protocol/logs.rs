@@ -1,8 +1,10 @@
 //! What the driver logs: a line an operation, whatever names are in it.
+use std::{fs::File, io, process::Stdio};
+
 use serde_json::{Value, json};
 
 use crate::support::{
-    assert_names, docker_id,
+    assert_names, command, docker_id,
     driver::Driver,
     nic::Nic,
     simulated::{self, Container},
@@ -14,6 +16,8 @@ trials![
     json_has_an_object_a_line,
     nobody_adds_lines_or_colours,
     the_journal_gets_levels_and_no_times,
+    nobody_takes_the_log,
+    filters,
 ];
 
 /// A network and a container come and go, and one call fails.
@@ -101,7 +105,7 @@ fn nobody_adds_lines_or_colours() {
     let alias = format!("y\n{forged}");
     let renamed =
         ["-n", container.netns.name(), "link", "set", inside, "name", "\u{1b}[31mz", "alias", &alias];
-    crate::support::command::run("ip", &renamed);
+    command::run("ip", &renamed);
     container.leave();
     driver.done("DeleteEndpoint", &container.ids());
     driver.done("DeleteNetwork", &json!({"NetworkID": network}));
@@ -123,4 +127,33 @@ fn the_journal_gets_levels_and_no_times() {
     );
     assert!(starts.clone().any(|start| start == "<3>ERROR"), "{log}");
     driver.finish();
+}
+
+fn nobody_takes_the_log() {
+    let full = || File::options().write(true).open("/dev/full").expect("a disk that is full");
+    // Whoever read it has ended.
+    let unread = || io::pipe().expect("a pipe").1;
+    for log in [Stdio::from(full()), Stdio::from(unread())] {
+        let driver = Driver::without_engine();
+        driver.serve_logging_to(log);
+        a_days_work(&driver);
+        driver.finish();
+    }
+}
+
+fn filters() {
+    let usual = "ready for Docker's calls";
+    for (filter, expected) in [("", true), ("info", true), ("warn,docker_passthrough=info", true), ("error", false)] {
+        let driver = Driver::without_engine();
+        driver.serve_in(&[("DOCKER_PASSTHROUGH_LOG", filter)]);
+        let log = driver.log();
+        assert_eq!(log.contains(usual), expected, "{filter}: {log}");
+        driver.finish();
+    }
+    for bad in ["inof", "docker_passthrough=loud"] {
+        let mut command = Driver::without_engine().command("serve");
+        let ended = command.env("DOCKER_PASSTHROUGH_LOG", bad).output().expect("its end");
+        assert_eq!(ended.status.code(), Some(2), "{bad}: {ended:?}");
+        assert_names(&String::from_utf8_lossy(&ended.stderr), &[bad, "--log", "must be error, warn, info"]);
+    }
 }

@@ -81,6 +81,8 @@ fn filters_by_container_network_and_netdevice() {
     let networks = [0, 1].map(|n| simulated::create_network(&driver, &nics[n]));
     let containers = [0, 1].map(|n| Container::start(&driver, &nics[n], &networks[n]));
     let (first, second) = (&containers[0].endpoint, &containers[1].endpoint);
+    let idle = Nic::new();
+    let without_container = simulated::create_network(&driver, &idle);
     let endpoints = |line: &str| -> Vec<String> {
         let found = json_of(&driver, line);
         let found = found.as_array().unwrap().iter();
@@ -112,6 +114,9 @@ fn filters_by_container_network_and_netdevice() {
         }
         let both = format!("{command} --json --netdevice {} --netdevice {}", nics[0].name, nics[1].name);
         assert_eq!(endpoints(&both), [first.clone(), second.clone()]);
+        for filter in [format!("--network {without_container}"), format!("--netdevice {}", idle.name)] {
+            assert_eq!(endpoints(&format!("{command} --json {filter}")), [""; 0]);
+        }
         for (filter, there) in [
             ("nobody", &first[..12]),
             ("--network nobody", &networks[1][..12]),
@@ -184,6 +189,10 @@ fn watching_a_terminal_and_a_file() {
     terminal.signal(Signal::SIGINT);
     assert!(terminal.end().success());
     terminal.assert_restored();
+    let mut terminal = Terminal::of_unknown_size(&command);
+    terminal.shows("the same", |text| text.lines().any(|line| line.starts_with(short)).then_some(()));
+    terminal.signal(Signal::SIGINT);
+    assert!(terminal.end().success());
     for options in [&["--watch", "0.1"][..], &["--watch=0.1", "--json"]] {
         let file = tempfile::NamedTempFile::new_in("/run").unwrap();
         let read = || std::fs::read_to_string(file.path()).unwrap();

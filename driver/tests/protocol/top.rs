@@ -179,5 +179,8 @@ fn no_terminal_no_screen() {
         if text.contains("nobody: no such container") { Ok(()) } else { Err(text) }
     });
     assert!(!terminal.written().contains('\x1b'), "{:?}", terminal.written());
+    let mut terminal = Terminal::of_unknown_size(&driver.command("top"));
+    assert_eq!(terminal.end().code(), Some(1));
+    terminal.shows("the mend", |text| text.contains("stty rows").then_some(()));
     driver.finish();
 }

@@ -282,6 +282,14 @@ impl Driver {
         self.spawn(command);
     }
 
+    /// Starts it with its log going there.
+    #[track_caller]
+    pub fn serve_logging_to(&self, log: impl Into<Stdio>) {
+        let mut command = self.serve_command(&[binary()]);
+        command.stderr(log);
+        self.spawn(command);
+    }
+
     /// Starts it with more options, and does not wait: it may not live to answer.
     #[track_caller]
     pub fn begin(&self, options: &[&str]) {

@@ -42,6 +42,18 @@ impl Terminal {
     #[track_caller]
     pub fn run(command: &Command, rows: u16, columns: u16) -> Self {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        Self::run_in(command, size, rows, columns)
+    }
+
+    /// The same, in one that does not say how large it is, such as a serial console.
+    #[track_caller]
+    pub fn of_unknown_size(command: &Command) -> Self {
+        let size = Winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+        Self::run_in(command, size, 24, 80)
+    }
+
+    #[track_caller]
+    fn run_in(command: &Command, size: Winsize, rows: u16, columns: u16) -> Self {
         let OpenptyResult { master, slave } = openpty(Some(&size), None).expect("a pseudo-terminal");
         let before = tcgetattr(&slave).expect("the terminal's settings");
         let end = || Stdio::from(slave.try_clone().expect("the terminal"));

@@ -26,8 +26,11 @@ pub async fn checks(patient: &Patient) -> Vec<Finding> {
             findings.extend(pins(patient, &known));
             findings.extend(strays(patient, &known).await);
         }
-        // Where a file can't be read, nobody knows what is remembered. That is said elsewhere.
-        Err(failure) => tracing::debug!(%failure, "reading what is remembered"),
+        Err(failure) => findings.push(warning(
+            "leftovers",
+            format!("pins and tags are not looked at: {failure}"),
+            "mend that first: nobody else knows whose they are",
+        )),
     }
     if findings.is_empty() {
         findings.push(ok("leftovers", "none"));

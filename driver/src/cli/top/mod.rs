@@ -1,7 +1,7 @@
 //! `top`: who moves how much, as it happens.
 use std::{
     io::{self, IsTerminal as _},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -10,8 +10,14 @@ use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyM
 use futures_util::StreamExt as _;
 use tokio::sync::{mpsc, watch};
 
-use super::{Global, ending::Ending, rates::Meter, selection::Selection, stats::look};
-use crate::report::EndpointReport;
+use super::{
+    Global,
+    ending::Ending,
+    rates::Meter,
+    selection::{Selection, candidates},
+    stats::{Look, look},
+    table,
+};
 
 mod draw;
 mod model;
@@ -64,12 +70,15 @@ pub struct Top {
 }
 
 /// A look, or why there was none.
-type Looked = anyhow::Result<(Instant, Vec<EndpointReport>)>;
+type Looked = anyhow::Result<Look>;
 
 impl TopArgs {
     pub fn run(self, global: &Global) -> anyhow::Result<()> {
         if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
             bail!("top needs a terminal; `docker-passthrough stats --watch` goes into files and pipes");
+        }
+        if table::size().is_none() {
+            bail!("this terminal does not say how large it is: stty rows 24 columns 80");
         }
         // Looks wait for the kernel and for Docker: beside the screen, which must not.
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -80,8 +89,8 @@ impl TopArgs {
 
     async fn show(self, global: &Global) -> anyhow::Result<()> {
         // Before the screen is taken over: an error is read where it was typed.
-        let (_, reports) = look(global).await?;
-        self.selection.check(&reports.iter().map(Into::into).collect::<Vec<_>>())?;
+        let Look { report, endpoints, .. } = look(global).await?;
+        self.selection.check(&candidates(&report, &endpoints))?;
         let mut ending = Ending::listen()?;
         let (pace, every) = watch::channel(self.interval);
         let (send, mut looks) = mpsc::channel(1);
@@ -149,7 +158,7 @@ impl Top {
 
     fn take(&mut self, looked: Looked, meter: &mut Meter, selection: &Selection) {
         match looked {
-            Ok((at, mut reports)) => {
+            Ok(Look { at, endpoints: mut reports, .. }) => {
                 reports.retain(|report| selection.has(report));
                 let rates = meter.rates(at, &reports);
                 self.model.update(

@@ -48,6 +48,7 @@ pub(super) enum Command {
     LinkCreate = 28,
     LinkUpdate = 29,
     LinkFdById = 30,
+    LinkNextId = 31,
     LinkDetach = 34,
 }
 

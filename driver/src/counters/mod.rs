@@ -17,6 +17,7 @@ mod program;
 mod read;
 mod reports;
 mod tcx;
+mod xdp;
 
 pub use attach::{Adopted, Counters};
 pub use hook::{Hook, Plan, SpoofCheck};
@@ -25,6 +26,7 @@ pub use parked::Parked;
 pub use pins::endpoints;
 pub use read::{ByClass, Opened, Reading, attached_here, filters, is_attached, read};
 pub use tcx::{clear_tcx, has_tcx, tcx_ids};
+pub use xdp::clear_xdp;
 
 use crate::state::id::EndpointId;
 
@@ -140,9 +142,15 @@ pub enum Error {
         /// What the kernel says.
         source: io::Error,
     },
+    /// The links that there are could not be gone through.
+    #[error("going through the BPF links failed: {source}")]
+    Links {
+        /// What the kernel says.
+        source: io::Error,
+    },
     /// A container's program could not be taken off.
     #[error(
-        "netdev {ifindex}: taking off the TCX program {program}, which is not the host's, failed: {source}"
+        "netdev {ifindex}: taking off the program {program}, which is not the host's, failed: {source}"
     )]
     Foreign {
         /// The netdev.

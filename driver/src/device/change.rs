@@ -96,7 +96,7 @@ impl Rtnl {
         Ok(())
     }
 
-    /// Takes XDP programs off that were attached over netlink; those of bpf_links stay, with an error.
+    /// Takes XDP programs off that were attached over netlink; those of bpf_links stay, with EBUSY.
     pub async fn xdp_off(&self, ifindex: u32) -> Result<()> {
         // include/uapi/linux/if_link.h: XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE
         for mode in [1 << 1, 1 << 2] {

@@ -6,7 +6,7 @@ use std::{
 
 use netlink_packet_route::link::{
     BondFailOverMac, InfoBond, InfoData, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
-    LinkXdp, Prop, XdpAttached,
+    LinkXdp, Prop,
 };
 
 use super::{
@@ -61,8 +61,8 @@ pub struct Link {
     pub flags: Flags,
     /// Its limits and its group, which a container may change.
     pub tuning: Tuning,
-    /// Some XDP program is attached, in whatever mode.
-    pub xdp: bool,
+    /// The ids of the XDP programs that are attached, in whatever mode.
+    pub xdp: Vec<u32>,
     /// Changes its hardware address by itself, as a bond with fail_over_mac does.
     pub moves_mac: bool,
     /// Has a carrier.
@@ -123,6 +123,12 @@ impl Parent {
     /// Whether it is a VF.
     pub fn is_vf(&self) -> bool {
         self.bus == "pci" && self.sysfs().join("physfn").exists()
+    }
+
+    /// The PF of a VF.
+    pub fn pf(&self) -> Option<Self> {
+        let pf = self.sysfs().join("physfn").read_link().ok()?;
+        Some(Self { bus: self.bus.clone(), device: pf.file_name()?.to_str()?.to_owned() })
     }
 
     /// The name of the kernel driver that is bound to it.
@@ -199,9 +205,14 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::MaxMtu(max) => link.mtu_range.1 = max,
                 LinkAttribute::IfAlias(alias) => link.alias = alias,
                 LinkAttribute::Xdp(xdp) => {
-                    link.xdp = xdp
-                        .iter()
-                        .any(|part| matches!(part, LinkXdp::Attached(mode) if *mode != XdpAttached::None));
+                    // The one, or one of each mode.
+                    link.xdp.extend(xdp.iter().filter_map(|part| match part {
+                        LinkXdp::ProgId(id)
+                        | LinkXdp::DrvProgId(id)
+                        | LinkXdp::SkbProgId(id)
+                        | LinkXdp::HwProgId(id) => Some(*id),
+                        _ => None,
+                    }));
                 }
                 LinkAttribute::Controller(master) => link.master = Some(master),
                 LinkAttribute::ParentDevBusName(name) => bus = Some(name),

@@ -110,6 +110,11 @@ pub fn vfs(pf: &Link) -> Vec<Vf> {
         .collect()
 }
 
+/// Whether the PF of this [hardware](Link::hardware) has a VF of this number.
+pub fn has_vf(pf: &str, index: u32) -> bool {
+    Parent::of(pf).is_some_and(|pf| pf.sysfs().join(format!("virtfn{index}")).exists())
+}
+
 /// How many VFs the hardware could have; 0 if the netdev is no PF.
 pub fn total_vfs(link: &Link) -> u32 {
     pci(link).map_or(0, |parent| number(&parent.sysfs().join("sriov_totalvfs")))

@@ -98,10 +98,19 @@ impl Driver {
             stats = require(&self.rtnl, LinkRef::Index(ifindex)).await?.stats;
             grant.counters = self.vf_counters(&self.pf_of(grant).await?, grant.index).await;
         }
-        if !marked || !warnings.is_empty() || stats != endpoint.original.stats || grant != endpoint.vf {
+        // Docker has it only from now on, however long that took.
+        let created = now();
+        let late = created.saturating_sub(endpoint.created) > 1;
+        if late
+            || !marked
+            || !warnings.is_empty()
+            || stats != endpoint.original.stats
+            || grant != endpoint.vf
+        {
             self.store
                 .update(|state| {
                     if let Some(endpoint) = state.endpoint_mut(network_id, id) {
+                        endpoint.created = created;
                         endpoint.unmarked = !marked;
                         endpoint.warnings = warnings;
                         endpoint.original.stats = stats;
@@ -121,6 +130,7 @@ impl Driver {
         if let Some(user) = self.other_driver(&link) {
             return Err(Error::InUse { netdevice: link.name, user });
         }
+        Self::refuse_xdp(&link)?;
         let uppers = self.hosts_uppers(network, &link).await?;
         Ok((link, uppers))
     }

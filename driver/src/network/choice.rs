@@ -163,6 +163,13 @@ impl Driver {
             users.extend(user.map(|user| (vf.index, user)));
         }
         let (name, count) = (pf.name.clone(), siblings.len());
+        if let (Some(index), Some(mac), Some(other)) = (request.vf, request.mac, of_mac)
+            && other.index != index
+            && let Some(user) = users.get(&other.index).filter(|_| !passed_over.contains_key(&other.index))
+        {
+            let user = format!("{user}, on {name} VF {}", other.index);
+            return Err(Error::MacInUse { mac, user });
+        }
         let wanted = match request.vf {
             Some(index) if !siblings.iter().any(|vf| vf.index == index) => {
                 return Err(Error::NoSuchVf { pf: name, index, count });
@@ -266,7 +273,8 @@ impl Driver {
 /// A locally administered address for a VF that has none: always the same for one VF of one PF.
 fn stable_mac(pf: &Link, vf: u32) -> Mac {
     // FNV-1a, as it needs to be the same in every version of this driver.
-    let seed = pf.mac.map(|mac| mac.0).unwrap_or_default();
+    // A bond gives all its members one address.
+    let seed = pf.permanent_mac.or(pf.mac).map(|mac| mac.0).unwrap_or_default();
     let bytes = seed.into_iter().chain(vf.to_be_bytes());
     let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -289,5 +297,9 @@ mod tests {
         assert!(macs.iter().all(|mac| mac.is_assignable() && mac.0[0] & 2 != 0));
         // Never another one: it is in neighbours' caches and in DHCP leases.
         assert_eq!(stable_mac(&pf, 0), stable_mac(&pf, 0));
+        // Also as a member of a bond, whose address another PF has then, too.
+        let member = |own: &str| Link { permanent_mac: Some(own.parse().unwrap()), ..pf.clone() };
+        assert_eq!(stable_mac(&member("02:00:00:00:00:10"), 0), stable_mac(&pf, 0));
+        assert_ne!(stable_mac(&member("02:00:00:00:00:11"), 0), stable_mac(&pf, 0));
     }
 }

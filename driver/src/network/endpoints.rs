@@ -96,7 +96,8 @@ impl Driver {
             if network.options.netdevice != options.netdevice || self.reserved.is_for(id) {
                 continue;
             }
-            let _hold = self.hold(network_id, id).await;
+            // One that hangs is not over.
+            let Some(_hold) = self.when_idle(network_id, id).await else { continue };
             let state = self.store.get();
             let Some(endpoint) = state.endpoint(network_id, id) else {
                 any = true;

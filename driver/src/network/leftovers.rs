@@ -112,6 +112,23 @@ impl Driver {
     }
 }
 
+impl Driver {
+    /// Takes off the XDP that a container has left on a netdev that is home.
+    pub(super) async fn end_xdp(&self, link: &Link) -> Result<()> {
+        if link.xdp.is_empty() {
+            return Ok(());
+        }
+        match self.rtnl.xdp_off(link.ifindex).await {
+            Err(error) if error.errno() == Some(nix::libc::EBUSY) => {}
+            off => return Ok(off?),
+        }
+        // By links, which somebody in the container may hold to this day.
+        let (ifindex, programs) = (link.ifindex, link.xdp.clone());
+        self.counters(move |_| counters::clear_xdp(ifindex, &programs)).await?;
+        Ok(self.rtnl.xdp_off(link.ifindex).await?)
+    }
+}
+
 async fn end(rtnl: &Rtnl, netns: &NetNs, uppers: Vec<Standing>, original: &Original) -> Vec<String> {
     let mut reasons = Vec::new();
     for Standing { ifindex, name, kind, .. } in uppers {

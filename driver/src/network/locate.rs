@@ -140,7 +140,8 @@ impl Driver {
         let links = self.rtnl.links().await?;
         let known = |link: &&Link| link.ifindex == endpoint.ifindex && link.name == endpoint.original.name;
         let found = links.iter().find(|link| link.alias == tag).or_else(|| links.iter().find(known)).cloned();
-        Ok(found.filter(|link| endpoint.hardware.is_none() || link.hardware() == endpoint.hardware))
+        // A tag can be forged.
+        Ok(found.filter(|link| link.hardware() == endpoint.hardware))
     }
 
     async fn at_in(&self, netns: &NetNs, id: &EndpointId, clue: &Clue) -> Result<Option<u32>> {

@@ -125,6 +125,22 @@ pub enum Error {
         /// Why it can't be.
         reason: &'static str,
     },
+    /// Two VFs of a PF can't have one address.
+    #[error("--mac-address {mac}: is in use by {user}")]
+    MacInUse {
+        /// What was asked for.
+        mac: Mac,
+        /// Who has it, and where.
+        user: String,
+    },
+    /// What a VF is like can't be told just now.
+    #[error("{pf} VF {index}: its PF's driver does not tell its settings just now")]
+    VfUnread {
+        /// The PF.
+        pf: String,
+        /// The VF's number.
+        index: u32,
+    },
     /// The kernel's reason.
     #[error(transparent)]
     Device(#[from] device::Error),

@@ -1,12 +1,15 @@
 //! Whether a netdevice may be handed out.
+use std::sync::Arc;
+
 use super::{Driver, Error, Result, options::BadOption};
 use crate::{
     device::{
         Link, LinkRef,
         features::{XdpFeatures, xdp_features},
+        link::Parent,
     },
     state::{
-        NetworkId, NetworkOptions,
+        Endpoint, Mode, NetworkId, NetworkOptions,
         model::{Network, RxHook},
     },
 };
@@ -54,6 +57,11 @@ impl Driver {
                 refuse.because(format!("the kernel does not let it change its network namespace ({kind})"))
             );
         }
+        // What nobody remembers of ours is taken off when it is assigned.
+        if !Self::can_be_stood_in_for(&link) && self.tagged(&link).is_none() {
+            Self::refuse_xdp(&link)?;
+        }
+        self.refuse_lent_pf(&link, network, refuse).await?;
         self.refuse_used_pf(&link, refuse).await?;
         if !options.force {
             self.refuse_host_use(&link, refuse).await?;
@@ -104,6 +112,43 @@ impl Driver {
         }
         let there_are = if names.is_empty() { "none but loopback".into() } else { names.join(", ") };
         format!("no such netdev on this host; there are {there_are}")
+    }
+
+    /// It would be lost, or, by a bpf_link, stay on the netdev in the container.
+    pub(super) fn refuse_xdp(link: &Link) -> Result<()> {
+        let Some(program) = link.xdp.first() else { return Ok(()) };
+        let reason = format!(
+            "carries the host's XDP program {program}; take it off first (`ip link set {} xdp off`, or `bpftool net detach`)",
+            link.name
+        );
+        Err(Refuse(&link.name).because(reason))
+    }
+
+    /// Who has a PF has its VFs, too: their VLANs, their addresses.
+    async fn refuse_lent_pf(
+        &self,
+        link: &Link,
+        network: Option<&NetworkId>,
+        refuse: Refuse<'_>,
+    ) -> Result<()> {
+        let Some(pf) = link.parent.as_ref().and_then(Parent::pf) else { return Ok(()) };
+        let links = self.rtnl.links().await?;
+        let at_home: Vec<_> = links.iter().filter(|link| link.parent.as_ref() == Some(&pf)).collect();
+        let state = self.store.get();
+        let has_it = |other: &Network| {
+            let named = at_home.iter().any(|link| link.name == other.options.netdevice);
+            let away = |endpoint: &Arc<Endpoint>| {
+                endpoint.hardware.as_deref().and_then(Parent::of).as_ref() == Some(&pf)
+            };
+            other.mode == Mode::Passthrough && (named || other.endpoints.values().any(away))
+        };
+        match state.networks.iter().find(|(id, other)| Some(*id) != network && has_it(other)) {
+            Some((id, other)) => {
+                let pf = &other.options.netdevice;
+                Err(refuse.because(format!("is a VF of {pf}, which belongs to {} as a whole", other.title(id))))
+            }
+            None => Ok(()),
+        }
     }
 
     async fn refuse_used_pf(&self, link: &Link, refuse: Refuse<'_>) -> Result<()> {

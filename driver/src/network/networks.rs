@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     counters::has_tcx,
-    device::{Link, LinkRef, pci},
+    device::{Link, LinkRef, link::Parent, pci},
     fault,
     state::{Mode, Network, NetworkId, NetworkOptions, model::RxHook},
 };
@@ -49,6 +49,16 @@ impl Driver {
     /// the last network of their PF goes: it would take as long again to make them for the next try.
     async fn network_unless_given_up(&self, network: &NetworkId, caller: &Caller) -> Result<()> {
         if caller.settle() {
+            // Its VFs may have taken long, and Docker shows it only from now on.
+            let (created, known) = (now(), self.store.get());
+            if known.networks.get(network).is_some_and(|known| known.created != created) {
+                let shown = self.store.update(|state| {
+                    state.network_mut(network).map(|network| network.created = created);
+                });
+                if let Err(error) = shown.await {
+                    tracing::warn!(network = network.short(), %error, "remembering when it was created");
+                }
+            }
             return Ok(());
         }
         self.store.update(|state| state.networks.remove(network)).await?;
@@ -163,7 +173,6 @@ impl Driver {
 /// One that is not there is claimed by nobody.
 fn one_of(link: &Link) -> String {
     let Some(parent) = &link.parent else { return link.ifindex.to_string() };
-    let pf = parent.sysfs().join("physfn").read_link().ok();
-    let pf = pf.and_then(|pf| pf.file_name()?.to_str().map(str::to_owned));
-    format!("{}/{}", parent.bus, pf.as_ref().unwrap_or(&parent.device))
+    let Parent { bus, device } = parent.pf().unwrap_or_else(|| parent.clone());
+    format!("{bus}/{device}")
 }

@@ -5,7 +5,10 @@ use super::{Driver, Result, blocking, netdevice::Refuse, options::BadOption, upk
 use crate::{
     device::{Link, LinkRef, link::require, pci},
     fault,
-    state::{Endpoint, Mode, Network, NetworkId, NetworkOptions, State, model::PfChanges},
+    state::{
+        Endpoint, Mode, Network, NetworkId, NetworkOptions, State,
+        model::{Made, PfChanges},
+    },
 };
 
 /// Auto-negotiation takes a second or two.
@@ -54,10 +57,18 @@ impl Driver {
         // As it is now: another network may just have made them.
         let pf = require(&self.rtnl, LinkRef::Index(pf.ifindex)).await?;
         let made = !pci::vfs(&pf).is_empty();
-        let before = self.store.get().pfs.get(&hardware).copied().unwrap_or_default();
-        let changes = PfChanges { enabled: before.enabled || !made, raised: before.raised || !pf.up };
+        let count = options.vf.vfs.unwrap_or_else(|| pci::total_vfs(&pf));
+        let before = self.store.get().pfs.get(&hardware).cloned().unwrap_or_default();
+        let raised = before.raised || !pf.up;
+        let changes = if made {
+            // Those of an administrator, who may have taken ours away.
+            let ours = before.enabled && are_those(before.made.as_ref(), &pf);
+            PfChanges { enabled: ours, raised, made: before.made.clone().filter(|_| ours) }
+        } else {
+            PfChanges { enabled: true, raised, made: Some(Made { count, boot: boot() }) }
+        };
         if changes != before {
-            self.store.update(|state| state.pfs.insert(hardware.clone(), changes)).await?;
+            self.store.update(|state| state.pfs.insert(hardware.clone(), changes.clone())).await?;
         }
         fault::point!("pf.remembered");
         if !pf.up {
@@ -67,14 +78,15 @@ impl Driver {
         if made {
             return Ok(());
         }
-        let count = options.vf.vfs.unwrap_or_else(|| pci::total_vfs(&pf));
         tracing::info!(netdevice = pf.name, count, "enabling VFs");
         let link = pf.clone();
         let what = format!("{}: enabling {count} VFs", pf.name);
         let _names = self.names().await;
         if let Err(error) = blocking(what, move || pci::set_vfs(&link, count)).await {
             // An error is no proof that there are none.
-            let back = PfChanges { enabled: before.enabled || !pci::vfs(&pf).is_empty(), ..changes };
+            let there = count_of(&pf);
+            let made = Some(Made { count: there, boot: boot() });
+            let back = PfChanges { enabled: before.enabled || there > 0, made, ..changes };
             self.store.update(|state| state.pfs.insert(hardware, back)).await?;
             return Err(error);
         }
@@ -86,7 +98,7 @@ impl Driver {
     pub(super) async fn enable_lost_vfs(&self, pf: &Link, options: &NetworkOptions) -> Result<()> {
         let state = self.store.get();
         let changes =
-            pf.hardware().and_then(|hardware| state.pfs.get(&hardware)).copied().unwrap_or_default();
+            pf.hardware().and_then(|hardware| state.pfs.get(&hardware)).cloned().unwrap_or_default();
         let lost = changes.enabled && pci::vfs(pf).is_empty() || changes.raised && !pf.up;
         if lost { self.enable_vfs(pf, options).await } else { Ok(()) }
     }
@@ -132,17 +144,15 @@ impl Driver {
                     || network.options.netdevice == pf.name
                     || network.endpoints.values().any(of_pf))
         });
-        let Some(changes) = state.pfs.get(hardware).copied().filter(|_| !kept) else { return Ok(()) };
-        if changes.enabled && !pci::vfs(&pf).is_empty() {
-            let used = self.used_vfs(&pf).await?;
-            if !used.is_empty() {
-                tracing::warn!(
-                    netdevice = pf.name,
-                    used = used.join(", "),
-                    "VFs stay enabled: some are in use"
-                );
-                return Ok(());
-            }
+        let Some(changes) = state.pfs.get(hardware).filter(|_| !kept) else { return Ok(()) };
+        // They have no link without it, whoever made them.
+        let used = self.used_vfs(&pf).await?;
+        if !used.is_empty() {
+            let used = used.join(", ");
+            tracing::warn!(netdevice = pf.name, used, "VFs stay enabled, and the PF up: some are in use");
+            return Ok(());
+        }
+        if changes.enabled && !pci::vfs(&pf).is_empty() && are_those(changes.made.as_ref(), &pf) {
             tracing::info!(netdevice = pf.name, "disabling VFs");
             let link = pf.clone();
             let what = format!("{}: disabling its VFs", pf.name);
@@ -210,6 +220,21 @@ impl Driver {
         let up_with_addresses = netdev.up && !self.rtnl.host_addresses(netdev.ifindex).await?.is_empty();
         Ok(netdev.master.is_some() || up_with_addresses || lowers.contains(&netdev.ifindex))
     }
+}
+
+/// Whether the PF's VFs are those that were made; if nobody remembers how many those were, they are.
+fn are_those(made: Option<&Made>, pf: &Link) -> bool {
+    made.is_none_or(|made| made.count == count_of(pf) && made.boot == boot())
+}
+
+fn count_of(pf: &Link) -> u32 {
+    u32::try_from(pci::vfs(pf).len()).unwrap_or(u32::MAX)
+}
+
+/// Names this boot of the kernel (`random(4)`).
+fn boot() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
 }
 
 impl Network {

@@ -54,7 +54,9 @@ impl Driver {
     pub async fn reconcile(self: &Arc<Self>) {
         self.look_at_networks(async |driver, network_id| {
             for id in driver.endpoints_of(&network_id) {
-                driver.look_at(&network_id, &id).await;
+                let (looking, network, endpoint) = (Arc::clone(&driver), network_id.clone(), id.clone());
+                let look = async move { looking.look_at(&network, &endpoint).await };
+                driver.aside(Chore::Endpoint(id), look).await;
             }
         })
         .await;
@@ -108,7 +110,7 @@ impl Driver {
     }
 
     /// The endpoint, if nothing is under way for it, or only for a moment.
-    async fn when_idle(&self, network: &NetworkId, id: &EndpointId) -> Option<Hold> {
+    pub(super) async fn when_idle(&self, network: &NetworkId, id: &EndpointId) -> Option<Hold> {
         tokio::time::timeout(PATIENCE, self.hold(network, id)).await.ok()
     }
 

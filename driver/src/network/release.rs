@@ -4,7 +4,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Driver, Error, Result};
+use super::{Driver, Error, Result, standin::PREFIX};
 use crate::{
     device::{Change, Link, LinkRef, claim::claim, link::require},
     fault,
@@ -161,9 +161,7 @@ impl Driver {
         fault::point!("release.detached");
         self.end_tcx(&link, original).await?;
         let left = require(&self.rtnl, LinkRef::Index(link.ifindex)).await?;
-        if left.xdp {
-            self.rtnl.xdp_off(link.ifindex).await?;
-        }
+        self.end_xdp(&left).await?;
         if left.mtu != original.mtu {
             // Under XDP, ours or another's, drivers refuse what they take without.
             let change = Change { mtu: Some(original.mtu), ..Change::default() };
@@ -194,7 +192,11 @@ impl Driver {
         }
         let mut reasons = Vec::new();
         for change in changes {
-            reasons.extend(self.rtnl.change(ifindex, &change).await.err().map(|error| error.to_string()));
+            let Err(error) = self.rtnl.change(ifindex, &change).await else { continue };
+            if change.name.is_some() && error.is_exists() {
+                self.make_way(link).await;
+            }
+            reasons.push(error.to_string());
         }
         if let (Some(grant), Some(mac)) = (&endpoint.vf, *mac) {
             reasons.extend(self.restore_vf_mac(link, mac, grant).await.err().map(|error| error.to_string()));
@@ -203,6 +205,17 @@ impl Driver {
         let named = self.rtnl.set_altnames(link, altnames).await;
         reasons.extend([tuned, named].into_iter().filter_map(Result::err).map(|error| error.to_string()));
         reasons
+    }
+
+    /// Its name is another's, which may be waiting for the one that this has: two that came home as each other.
+    async fn make_way(&self, link: &Link) {
+        if link.name.starts_with(PREFIX) {
+            return;
+        }
+        let aside = Change { name: Some(format!("{PREFIX}%d")), ..Change::default() };
+        if let Err(error) = self.rtnl.change(link.ifindex, &aside).await {
+            tracing::warn!(netdevice = link.name, %error, "making way for whose name it has");
+        }
     }
 
     /// Up, addressed, and no longer ours. The tag goes last: by it the netdev is found after a crash.

@@ -11,7 +11,7 @@ use crate::{
 const STOOD_IN_FOR: [&str; 2] = ["bond", "team"];
 
 /// Names of ours begin with it.
-const PREFIX: &str = "dpt";
+pub(super) const PREFIX: &str = "dpt";
 
 impl Driver {
     /// Whether a macvlan can stand in for this netdev.
@@ -64,7 +64,8 @@ impl Driver {
         endpoint: &Endpoint,
         lower: &Lower,
     ) -> Result<()> {
-        if let Some(link) = link {
+        // Its tag can be forged, and others with it are not ours to end.
+        if let Some(link) = link.filter(|link| link.is_kind("macvlan")) {
             self.rtnl.delete(link.ifindex).await?;
             fault::point!("standin.removed");
         }

@@ -108,6 +108,7 @@ impl Driver {
         }
         // Attached ones are gone already. A tag can be forged: nobody's living counters go by it.
         self.end_dead_counters(&id).await?;
+        self.end_xdp(&require(&self.rtnl, LinkRef::Index(link.ifindex)).await?).await?;
         self.default_vf(link).await?;
         self.rtnl.unmark(link.ifindex).await?;
         Ok(set(Change { alias: Some(String::new()), ..Change::default() }).await?)
@@ -157,7 +158,7 @@ impl Driver {
         tag(&self.name, id, &endpoint.original.name)
     }
 
-    fn tagged(&self, link: &Link) -> Option<(EndpointId, String)> {
+    pub(super) fn tagged(&self, link: &Link) -> Option<(EndpointId, String)> {
         tagged(&link.alias, &self.name)
     }
 

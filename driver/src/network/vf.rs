@@ -4,6 +4,7 @@ use crate::{
     device::{
         Change, Link, LinkRef, Mac,
         link::require,
+        pci,
         vf::{VfSetting, VfSettings},
     },
     state::{Endpoint, Network, VfGrant},
@@ -169,14 +170,20 @@ impl Driver {
         Err(Error::Mac { mac: own, reason: "the VF does not take its original address again" })
     }
 
+    /// Its PF, and what it is like now; none if it no longer exists. One that exists and can't be read, as while it
+    /// is reset or its PF's netdev is elsewhere, is an error: it still has its tenant's settings.
     async fn vf_now(&self, grant: &VfGrant) -> Result<Option<(Link, VfSettings)>> {
+        let exists = || pci::has_vf(&grant.pf, grant.index);
         let pf = match self.pf_of(grant).await {
             Ok(pf) => pf,
-            Err(Error::PfGone { .. }) => return Ok(None),
+            Err(Error::PfGone { .. }) if !exists() => return Ok(None),
             Err(error) => return Err(error),
         };
-        let settings = self.rtnl.vf_settings(pf.ifindex).await?.remove(&grant.index);
-        Ok(settings.map(|settings| (pf, settings)))
+        match self.rtnl.vf_settings(pf.ifindex).await?.remove(&grant.index) {
+            Some(settings) => Ok(Some((pf, settings))),
+            None if exists() => Err(Error::VfUnread { pf: pf.name, index: grant.index }),
+            None => Ok(None),
+        }
     }
 
     pub(super) async fn pf_of(&self, grant: &VfGrant) -> Result<Link> {

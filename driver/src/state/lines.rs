@@ -73,7 +73,7 @@ mod tests {
         state.network_mut(&"n1".parse().unwrap()).unwrap().options.mtu = Some(9000);
         check(&state);
         state.networks.remove(&"n0".parse().unwrap());
-        state.pfs.insert("pci/0000:01:00.0".into(), PfChanges { enabled: true, raised: false });
+        state.pfs.insert("pci/0000:01:00.0".into(), PfChanges { enabled: true, ..PfChanges::default() });
         check(&state);
         // What could not be written is taken back.
         let before = state.clone();

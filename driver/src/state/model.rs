@@ -30,12 +30,24 @@ pub struct State {
 }
 
 /// What we did to a PF for its first network, and undo after its last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PfChanges {
     /// Its VFs are ours: the administrator had made none.
     pub enabled: bool,
     /// It was down.
     pub raised: bool,
+    /// What we made, so that it is told from what an administrator made later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Made>,
+}
+
+/// VFs as they were made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// How many.
+    pub count: u32,
+    /// In which boot of the kernel: none outlives it.
+    pub boot: String,
 }
 
 impl Default for State {

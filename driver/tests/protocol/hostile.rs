@@ -7,16 +7,21 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    assert_names, command,
+    assert_names, command, docker_id,
     driver::Driver,
     eventually,
     nic::Nic,
     packet::{self, PacketSocket},
     simulated::{self, Container},
-    trials,
+    tcx, trials,
 };
 
-trials![frames_past_the_qdisc_are_shown, flooding_until_the_end];
+trials![
+    frames_past_the_qdisc_are_shown,
+    flooding_until_the_end,
+    xdp_by_a_link_that_a_container_holds_is_taken_off,
+    xdp_of_the_host_is_not_taken
+];
 
 /// The one element of `stats --json`, as it is.
 fn stats(driver: &Driver) -> Value {
@@ -101,6 +106,45 @@ fn flooding_until_the_end() {
         assert_eq!(driver.pins(&container.endpoint), [""; 0]);
     }
     assert_eq!(nic.look(), before);
+    driver.done("DeleteNetwork", &json!({"NetworkID": network}));
+    driver.finish();
+}
+
+fn xdp_by_a_link_that_a_container_holds_is_taken_off() {
+    let (driver, nic) = (Driver::start(), Nic::new());
+    let before = nic.look();
+    let options = json!({"netdevice": nic.name, "rx_hook": "tcx"});
+    let network = simulated::create_network_with(&driver, &options);
+    let container = Container::start(&driver, &nic, &network);
+    let held = tcx::within(&container.netns.path(), || tcx::link_xdp(Container::INSIDE));
+    container.stop();
+    assert_eq!(nic.look(), before);
+    // The next one has nothing of it.
+    let next = Container::start(&driver, &nic, &network);
+    nic.ping(&nic.near4(2), 1);
+    next.stop();
+    drop(held);
+    driver.done("DeleteNetwork", &json!({"NetworkID": network}));
+    driver.finish();
+}
+
+fn xdp_of_the_host_is_not_taken() {
+    let (driver, nic) = (Driver::start(), Nic::new());
+    let options = json!({"netdevice": nic.name});
+    let held = tcx::link_xdp(&nic.name);
+    let before = nic.look();
+    let refused = driver.refused("CreateNetwork", &simulated::network(&docker_id(), &options));
+    assert_names(&refused, &[&nic.name, "XDP program", "take it off first"]);
+    assert_eq!(nic.look(), before);
+    drop(held);
+    // It came since the network was made.
+    let network = simulated::create_network(&driver, &nic);
+    let held = tcx::link_xdp(&nic.name);
+    let refused = driver.refused("CreateEndpoint", &simulated::endpoint(&network, &docker_id(), ""));
+    assert_names(&refused, &[&nic.name, "XDP program", "take it off first"]);
+    assert_eq!(nic.look(), before);
+    drop(held);
+    Container::start(&driver, &nic, &network).stop();
     driver.done("DeleteNetwork", &json!({"NetworkID": network}));
     driver.finish();
 }

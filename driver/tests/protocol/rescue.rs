@@ -20,6 +20,7 @@ trials![
     moved_on_into_a_namespace_of_the_container,
     lost_with_its_namespace,
     renamed_while_the_driver_was_down,
+    home_under_each_others_names,
 ];
 
 /// A container on a NIC of a driver, at work.
@@ -163,5 +164,30 @@ fn renamed_while_the_driver_was_down() {
     container.stop();
     assert_eq!(nic.look(), before);
     driver.done("DeleteNetwork", &json!({"NetworkID": network}));
+    driver.finish();
+}
+
+/// As two containers of one mind leave them to a kernel that brings them home while no driver runs.
+fn home_under_each_others_names() {
+    let driver = Driver::start();
+    let nics = [Nic::new(), Nic::new()];
+    let before = nics.each_ref().map(Nic::look);
+    let networks = nics.each_ref().map(|nic| simulated::create_network(&driver, nic));
+    let containers = [0, 1].map(|n| Container::start(&driver, &nics[n], &networks[n]));
+    driver.kill();
+    for (container, other) in containers.iter().zip(nics.iter().rev()) {
+        let inside = Container::INSIDE;
+        container.netns.ip(&format!("link set {inside} down"));
+        container.netns.ip(&format!("link set {inside} name {}", other.name));
+        container.netns.ip(&format!("link set {} netns 1", other.name));
+    }
+    driver.serve();
+    eventually("each is what it was", || {
+        let now = nics.each_ref().map(Nic::look);
+        if now == before { Ok(()) } else { Err(format!("{now:?}\n{}", driver.log())) }
+    });
+    for network in networks {
+        driver.done("DeleteNetwork", &json!({"NetworkID": network}));
+    }
     driver.finish();
 }

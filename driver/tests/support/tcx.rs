@@ -1,4 +1,4 @@
-//! TCX programs, as a container with CAP_BPF has them: attached with a link, or without one.
+//! TCX and XDP programs, as a container with CAP_BPF has them: attached with a link, or without one.
 use std::{
     ffi::CString,
     fs::File,
@@ -27,6 +27,13 @@ const PROG_QUERY: i32 = 16;
 const LINK_CREATE: i32 = 28;
 
 const SCHED_CLS: u32 = 3;
+const XDP: u32 = 6;
+
+/// r0 = -1 (TCX_NEXT)
+const NEXT: u64 = 0xffff_ffff_0000_00b7;
+/// r0 = 2 (XDP_PASS)
+const PASS: u64 = 0x0000_0002_0000_00b7;
+const EXIT: u64 = 0x95;
 
 /// Runs `work` in the network namespace at `path`.
 #[track_caller]
@@ -73,6 +80,17 @@ pub fn link(netdev: &str, hook: Hook) -> OwnedFd {
     own(bpf(LINK_CREATE, &mut attr).expect("attaching a TCX link"))
 }
 
+/// Attaches an XDP program that passes everything on, with a link, for as long as the answer lives.
+#[track_caller]
+pub fn link_xdp(netdev: &str) -> OwnedFd {
+    const BPF_XDP: u32 = 37;
+    const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+    let program = load(XDP, PASS);
+    let fd = program.as_raw_fd().cast_unsigned();
+    let mut attr = [fd, ifindex(netdev), BPF_XDP, XDP_FLAGS_SKB_MODE, 0, 0, 0, 0];
+    own(bpf(LINK_CREATE, &mut attr).expect("attaching an XDP link"))
+}
+
 /// The ids of the programs at a hook.
 #[track_caller]
 pub fn programs(netdev: &str, hook: Hook) -> Vec<u32> {
@@ -90,12 +108,15 @@ pub fn programs(netdev: &str, hook: Hook) -> Vec<u32> {
 }
 
 fn program() -> OwnedFd {
-    // r0 = -1 (TCX_NEXT); exit
-    let instructions: [u64; 2] = [0xffff_ffff_0000_00b7, 0x95];
+    load(SCHED_CLS, NEXT)
+}
+
+fn load(kind: u32, answer: u64) -> OwnedFd {
+    let instructions: [u64; 2] = [answer, EXIT];
     let [code_low, code_high] = halves(instructions.as_ptr().cast_mut());
     let license = c"GPL";
     let [license_low, license_high] = halves(license.as_ptr().cast_mut());
-    let mut attr = [SCHED_CLS, 2, code_low, code_high, license_low, license_high];
+    let mut attr = [kind, 2, code_low, code_high, license_low, license_high];
     own(bpf(PROG_LOAD, &mut attr).expect("loading a program"))
 }
 

@@ -10,11 +10,11 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
     EnvFilter,
     field::MakeExt as _,
+    filter::LevelFilter,
     fmt::{
         FmtContext, FormatEvent, FormatFields,
         format::{self, Writer},
     },
-    filter::LevelFilter,
     registry::LookupSpan,
 };
 
@@ -56,10 +56,8 @@ impl FromStr for Filter {
 pub fn start(as_what: LogFormat, Filter(filter): Filter) {
     let filter = EnvFilter::new(filter);
     // Nobody may read it any more, or its disk be full: the driver goes on.
-    let log = tracing_subscriber::fmt()
-        .log_internal_errors(false)
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let log =
+        tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_writer(io::stderr);
     let fields = format::debug_fn(|writer, field, value| match field.name() {
         "message" => write!(writer, "{}", OneLine(&format!("{value:?}"))),
         // Of records of the `log` crate, and in the line already.

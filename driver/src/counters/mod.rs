@@ -149,9 +149,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A container's program could not be taken off.
-    #[error(
-        "netdev {ifindex}: taking off the program {program}, which is not the host's, failed: {source}"
-    )]
+    #[error("netdev {ifindex}: taking off the program {program}, which is not the host's, failed: {source}")]
     Foreign {
         /// The netdev.
         ifindex: u32,

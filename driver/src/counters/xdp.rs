@@ -29,7 +29,12 @@ pub fn clear_xdp(ifindex: u32, programs: &[u32]) -> Result<()> {
         // The same number in another namespace has another program.
         if of.to == AttachType::Xdp && of.ifindex == ifindex && programs.contains(&of.program_id) {
             let program = of.program_id;
-            tracing::warn!(ifindex, program, link = id, "taking off an XDP program that the container attached");
+            tracing::warn!(
+                ifindex,
+                program,
+                link = id,
+                "taking off an XDP program that the container attached"
+            );
             kernel::detach(link.as_fd()).map_err(|source| Error::Foreign { ifindex, program, source })?;
         }
     }

@@ -14,6 +14,9 @@ use crate::{
 /// guest offloads. `auto` counts by TCX there.
 const XDP_COSTS: [&str; 2] = ["veth", "virtio_net"];
 
+/// An assignment that takes more seconds than this has taken long.
+const LONG: u64 = 10;
+
 /// What a container gets.
 #[derive(Debug)]
 pub(super) struct Chosen {
@@ -98,14 +101,10 @@ impl Driver {
             stats = require(&self.rtnl, LinkRef::Index(ifindex)).await?.stats;
             grant.counters = self.vf_counters(&self.pf_of(grant).await?, grant.index).await;
         }
-        // Docker has it only from now on, however long that took.
+        // Docker has it only from now on: where that took long, it has as long again for what follows.
         let created = now();
-        let late = created.saturating_sub(endpoint.created) > 1;
-        if late
-            || !marked
-            || !warnings.is_empty()
-            || stats != endpoint.original.stats
-            || grant != endpoint.vf
+        let late = created.saturating_sub(endpoint.created) > LONG;
+        if late || !marked || !warnings.is_empty() || stats != endpoint.original.stats || grant != endpoint.vf
         {
             self.store
                 .update(|state| {

@@ -145,7 +145,8 @@ impl Driver {
         match state.networks.iter().find(|(id, other)| Some(*id) != network && has_it(other)) {
             Some((id, other)) => {
                 let pf = &other.options.netdevice;
-                Err(refuse.because(format!("is a VF of {pf}, which belongs to {} as a whole", other.title(id))))
+                Err(refuse
+                    .because(format!("is a VF of {pf}, which belongs to {} as a whole", other.title(id))))
             }
             None => Ok(()),
         }

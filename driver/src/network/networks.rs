@@ -53,7 +53,9 @@ impl Driver {
             let (created, known) = (now(), self.store.get());
             if known.networks.get(network).is_some_and(|known| known.created != created) {
                 let shown = self.store.update(|state| {
-                    state.network_mut(network).map(|network| network.created = created);
+                    if let Some(network) = state.network_mut(network) {
+                        network.created = created;
+                    }
                 });
                 if let Err(error) = shown.await {
                     tracing::warn!(network = network.short(), %error, "remembering when it was created");

@@ -250,12 +250,8 @@ mod tests {
     fn report_since(counters: Option<Stats>, rows: &[(u32, Stats)], counted: &Counted) -> VfReport {
         let parent = Parent { bus: "pci".into(), device: PF.into() };
         let link = Link { name: "ens2f0".into(), parent: Some(parent), ..Link::default() };
-        let grant = VfGrant {
-            pf: link.hardware().unwrap(),
-            index: 3,
-            original: VfSettings::default(),
-            counters,
-        };
+        let grant =
+            VfGrant { pf: link.hardware().unwrap(), index: 3, original: VfSettings::default(), counters };
         let endpoint = serde_json::from_value::<Endpoint>(serde_json::json!({
             "original": {
                 "name": "ens2f0v3", "mac": null, "mtu": 1500, "up": false, "alias": "",

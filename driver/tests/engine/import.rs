@@ -89,7 +89,7 @@ fn networks_of_the_original_are_taken_over() {
     assert_eq!(container.netdevs(), ["net0"]);
     nic.ping(&nic.near4(2), 3);
     assert_names(&container.sh("ip route"), &["default via", &nic.far4()]);
-    assert_eq!(driver.stats_of(&nic.name).container.as_ref(), Some(&container.name));
+    driver.names(&nic.name, &container.name);
     // Not under a driver that lives.
     let complaint = command::finish("import", driver.command("import").arg(&original.0).arg("--apply"));
     assert_names(&complaint.unwrap_err(), &["the driver runs", "nothing was changed"]);

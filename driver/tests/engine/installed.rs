@@ -31,7 +31,7 @@ fn as_a_container_with_what_it_needs() {
     nic.ping(&nic.near4(2), 5);
     // From outside and from inside, and as the far end has it.
     let stats = driver.agrees_with(&nic, Traffic::default());
-    assert_eq!(stats.container.as_ref(), Some(&tenant.name));
+    driver.names(&nic.name, &tenant.name);
     let inside: Vec<Stats> = serde_json::from_str(&packed.inside(&["stats", "--json"])).unwrap();
     assert!(matches!(&inside[..], [one] if one.endpoint_id == stats.endpoint_id), "{inside:?}");
     // The namespace of the container is looked into for these.

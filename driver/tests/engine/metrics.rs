@@ -93,7 +93,7 @@ fn prometheus_stores_what_stats_says_across_a_restart() {
         let endpoint = container.endpoint();
         // Prometheus sees what becomes more only if it has seen less.
         eventually("Prometheus has seen it", || {
-            let first = format!("{}{{endpoint=\"{endpoint}\"}}", FAMILIES[0].0);
+            let first = format!("{}{{endpoint=\"{endpoint}\",container=\"{name}\"}}", FAMILIES[0].0);
             if prometheus.query(&first).is_empty() { Err(first) } else { Ok(()) }
         });
         nic.ping(&nic.near4(2), pings);
@@ -145,7 +145,11 @@ fn prometheus_stores_what_stats_says_across_a_restart() {
     #[expect(clippy::cast_precision_loss, reason = "it is small")]
     let most = 1.5 * all as f64 + 10.0;
     assert!((10.0..most).contains(&increase), "{increase}, {totals:?}");
-    assert_eq!(prometheus.value("up"), Some(1.0));
+    // A scrape may have been late.
+    eventually("Prometheus reaches it", || match prometheus.value("up") {
+        Some(1.0) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
 
     // Whatever the dashboard asks, it understands.
     let dashboard = concat!(env!("CARGO_MANIFEST_DIR"), "/../contrib/grafana-dashboard.json");
@@ -158,10 +162,12 @@ fn prometheus_stores_what_stats_says_across_a_restart() {
             .replace("$__rate_interval", "30s")
             .replace("$network", ".*")
             .replace("$container", ".*");
-        let found = prometheus.query(&filled);
         let of_ours =
             expression.contains("receive_packets_total") || expression.contains("transmit_bytes_total");
-        assert!(!of_ours || !found.is_empty(), "{expression}");
+        eventually("what the dashboard asks for is there", || {
+            let found = prometheus.query(&filled);
+            if !of_ours || !found.is_empty() { Ok(()) } else { Err(expression.to_owned()) }
+        });
     }
     drop(container);
     network.remove();

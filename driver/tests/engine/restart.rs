@@ -65,7 +65,7 @@ fn ended_with_live_restore() {
     nic.ping(&nic.near4(2), 5);
     let stats = driver.agrees_with(&nic, Traffic::default());
     assert!(stats.traffic().rx_packets >= 20, "{stats:?}");
-    assert_eq!(stats.container.as_ref(), Some(&container.name));
+    driver.names(&nic.name, &container.name);
     container.stop();
     network.wait_home();
     assert!(driver.stats().is_empty());

@@ -6,7 +6,7 @@ use crate::support::{
     container::Network,
     docker::{Engine, IMAGE},
     driver::{Driver, entries},
-    eventually_within,
+    eventually, eventually_within,
     nic::Nic,
     trials,
 };
@@ -114,6 +114,14 @@ fn dies_under_docker_run() {
     {
         assert!(points.iter().any(|(point, _)| point == must), "{must} is not in {points:?}");
     }
+    // Its name is written once, some time after it was made: no later run passes the points of that.
+    let state = lab.driver.state_dir.join("state.json");
+    eventually("the network's name is remembered", || {
+        let state = fs::read_to_string(&state).unwrap_or_default();
+        if state.contains(&network.name) { Ok(()) } else { Err(state) }
+    });
+    let (done, points) = lab.points(run);
+    done.unwrap();
     let mut done = 0;
     for point in &points {
         if lab.dies(point, run) {

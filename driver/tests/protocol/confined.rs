@@ -44,7 +44,7 @@ fn live(driver: &Driver, capabilities: &[String]) {
     driver.agrees_with(&tcx, Traffic::default());
     // Somebody's `ip netns add` that has not come to its end, or never will.
     let unfinished = format!("/run/netns/unfinished{}", unique());
-    File::options().write(true).create_new(true).mode(0).open(&unfinished).expect("a file of no rights");
+    File::options().write(true).create_new(true).mode(0o000).open(&unfinished).expect("a file of no rights");
     first.stop();
     let holder = hide(&second);
     second.stop();

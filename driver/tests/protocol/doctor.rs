@@ -241,6 +241,8 @@ fn damaged_state() {
     let (code, findings) = doctor(&driver, &[]);
     assert_eq!(code, 2);
     assert_finding(&findings, "state", "error", &["state.json", "EOF"], &["copy"]);
+    // Nobody could say whose pins there are.
+    assert_finding(&findings, "leftovers", "warning", &["not looked at", "state.json"], &["mend that first"]);
 }
 
 fn a_page_for_people() {

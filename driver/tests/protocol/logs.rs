@@ -143,7 +143,9 @@ fn nobody_takes_the_log() {
 
 fn filters() {
     let usual = "ready for Docker's calls";
-    for (filter, expected) in [("", true), ("info", true), ("warn,docker_passthrough=info", true), ("error", false)] {
+    for (filter, expected) in
+        [("", true), ("info", true), ("warn,docker_passthrough=info", true), ("error", false)]
+    {
         let driver = Driver::without_engine();
         driver.serve_in(&[("DOCKER_PASSTHROUGH_LOG", filter)]);
         let log = driver.log();

@@ -58,6 +58,10 @@ fn no_sign_of_life_while_the_socket_does_not_answer() {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
     // More than it takes: it closes all others.
     let taken: Vec<_> = (0..5000).map(|_| UnixStream::connect(&driver.socket).unwrap()).collect();
+    eventually("it has taken all that it takes", || {
+        let log = driver.log();
+        if log.contains("too many connections") { Ok(()) } else { Err(log) }
+    });
     eventually("it notices", || if silent() >= 3 { Ok(()) } else { Err(driver.log()) });
     // What it said before; from here on it has not.
     manager.set_nonblocking(true).unwrap();

@@ -103,6 +103,9 @@ fn by_number_and_by_address() {
     assert_names(&network.refuses(&Wish::vf(5)), &[pf, "VF 5", "in use by endpoint", &fifth.endpoint[..12]]);
     assert_names(&network.refuses(&Wish::mac(&own)), &[pf, "VF 3", "in use by", &third.endpoint[..12]]);
     assert_names(&network.refuses(&Wish::mac(foreign)), &[pf, "VF 1", "in use by", &given.endpoint[..12]]);
+    // Nor by another VF of the same PF.
+    let twice = Wish { mac: foreign.into(), vf: Some(2) };
+    assert_names(&network.refuses(&twice), &[foreign, "in use by", &given.endpoint[..12], pf, "VF 1"]);
     assert_names(&network.refuses(&Wish::vf(7)), &["vf=7", pf, "7 VFs"]);
     for bad in ["ff:ff:ff:ff:ff:ff", "01:00:5e:00:00:01", "00:00:00:00:00:00"] {
         assert_names(&network.refuses(&Wish::mac(bad)), &[bad]);

@@ -19,6 +19,8 @@ trials![
     a_pf_is_handed_out_one_way_at_a_time,
     a_whole_netdev_gets_its_sizes_back,
     vfs_stay_while_their_pf_has_another_name,
+    vfs_that_an_administrator_made_later_are_his,
+    a_pf_stays_up_for_vfs_that_are_in_use,
 ];
 
 fn vfs_of_the_administrator_stay() {
@@ -134,6 +136,22 @@ fn a_pf_is_handed_out_one_way_at_a_time() {
     let whole = Network::create(&driver, vfs.pf, &[("mode", "passthrough")]);
     let complaint = Network::refused(&driver, vfs.pf, &[("vlan", "100")]);
     assert_names(&complaint, &[pf, "belongs to network", &whole.id[..12]]);
+    // Who has the PF has its VFs: also while it is away.
+    let vf = vfs.pf.netdev(1).unwrap();
+    let of_vf = simulated::network(&docker_id(), &json!({"netdevice": vf}));
+    let complaint = driver.refused("CreateNetwork", &of_vf);
+    assert_names(&complaint, &[&vf, "is a VF of", pf, &whole.id[..12]]);
+    let (endpoint, netns) = (docker_id(), Netns::new("whole".into()));
+    let ids = simulated::ids(&whole.id, &endpoint);
+    driver.done("CreateEndpoint", &simulated::endpoint(&whole.id, &endpoint, ""));
+    let mut join = ids.clone();
+    join["SandboxKey"] = json!(netns.path());
+    join["Options"] = json!({});
+    driver.done("Join", &join);
+    command::ip(&format!("link set {pf} netns {}", netns.name()));
+    let complaint = driver.refused("CreateNetwork", &of_vf);
+    assert_names(&complaint, &[&vf, "is a VF of", pf, &whole.id[..12]]);
+    driver.done("DeleteEndpoint", &ids);
     whole.remove();
     driver.finish();
     vfs.assert_as_before();
@@ -189,4 +207,45 @@ fn vfs_stay_while_their_pf_has_another_name() {
     network.remove();
     driver.finish();
     vfs.assert_as_before();
+}
+
+fn vfs_that_an_administrator_made_later_are_his() {
+    let bench = bench();
+    let mut vfs = bench.without_vfs();
+    let driver = Driver::start();
+    let network = Network::create(&driver, vfs.pf, &[("vfs", "2")]);
+    vfs.pf.set_count(0);
+    vfs.pf.set_count(3);
+    vfs.pf.raise();
+    network.start(&Wish::vf(2)).stop();
+    network.remove();
+    assert_eq!(vfs.pf.count(), 3, "{}", driver.log());
+    driver.finish();
+    vfs.pf.set_count(0);
+    command::ip(&format!("link set {} down", vfs.pf.name));
+    vfs.settle();
+}
+
+fn a_pf_stays_up_for_vfs_that_are_in_use() {
+    let bench = bench();
+    let vfs = bench.without_vfs();
+    vfs.pf.set_count(2);
+    vfs.pf.await_netdevs();
+    assert!(!vfs.pf.look().is_up());
+    let driver = Driver::start();
+    let network = Network::create(&driver, vfs.pf, &[]);
+    assert!(vfs.pf.look().is_up());
+    let used = vfs.pf.netdev(1).unwrap();
+    command::ip(&format!("link set {used} up"));
+    command::ip(&format!("addr add 192.0.2.1/24 dev {used}"));
+    network.remove();
+    assert!(vfs.pf.look().is_up(), "{}", driver.log());
+    // With nobody left it is as it was.
+    command::ip(&format!("addr flush dev {used}"));
+    command::ip(&format!("link set {used} down"));
+    Network::create(&driver, vfs.pf, &[]).remove();
+    assert!(!vfs.pf.look().is_up(), "{}", driver.log());
+    assert_eq!(vfs.pf.count(), 2);
+    driver.finish();
+    vfs.pf.set_count(0);
 }

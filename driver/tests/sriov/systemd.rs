@@ -1,6 +1,7 @@
 //! The Debian package on a machine that systemd and udev run: the units as they are, beside the engine's own.
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::OnceLock};
 
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
 
 use crate::support::{PATIENCE, command, container::Container, docker::Engine, driver::Driver};
@@ -17,6 +18,7 @@ trials![
     a_whole_netdev_there_and_back,
     what_a_tenant_did_is_undone,
     killed_hung_and_upgraded,
+    started_whenever_it_can_be,
     stopped_started_and_killed_with_the_engine,
     purged,
 ];
@@ -112,8 +114,8 @@ fn it_serves_once_it_is_installed() {
     // It has told systemd itself that it is ready.
     assert_eq!(property(UNIT, "SubState"), "running");
     assert_eq!(property(UNIT, "NotifyAccess"), "main");
-    let mode = host.driver.socket.metadata().unwrap().permissions().mode();
-    assert_eq!(mode & 0o7777, 0o600);
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&host.driver.socket), 0o600);
     let verify = format!("systemd-analyze verify {UNIT} {SOCKET} 2>&1 | grep docker-passthrough || true");
     assert_eq!(command::run("sh", &["-c", &verify]), "");
     let mut doctor = host.driver.command("doctor");
@@ -243,6 +245,24 @@ fn killed_hung_and_upgraded() {
     network.remove();
     settle();
     vfs.assert_as_before();
+}
+
+/// What hinders its start takes longer than systemd would try by itself.
+fn started_whenever_it_can_be() {
+    let host = host();
+    let (before, restarts) = (number(UNIT, "MainPID"), number(UNIT, "NRestarts"));
+    let lock = fs::File::open(host.driver.state_dir.join("lock")).unwrap();
+    systemctl(&["kill", "--signal", "KILL", UNIT]);
+    let lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, errno)| errno).unwrap();
+    eventually("it has been tried often", || {
+        let tried = number(UNIT, "NRestarts") - restarts;
+        if tried > 8 { Ok(()) } else { Err(format!("{tried} times\n{}", journal())) }
+    });
+    assert_ne!(property(UNIT, "ActiveState"), "failed", "{}", journal());
+    assert_eq!(property(SOCKET, "ActiveState"), "active", "{}", journal());
+    drop(lock);
+    serves_after(before);
+    host.driver.assert_alive();
 }
 
 fn stopped_started_and_killed_with_the_engine() {

@@ -511,6 +511,15 @@ impl Driver {
         })
     }
 
+    /// Waits until it knows whose the netdevice is: an engine that is busy may not tell at once.
+    #[track_caller]
+    pub fn names(&self, netdevice: &str, container: &str) {
+        eventually("it names the container", || {
+            let stats = self.stats_of(netdevice);
+            if stats.container.as_deref() == Some(container) { Ok(()) } else { Err(format!("{stats:?}")) }
+        });
+    }
+
     /// The pins of an endpoint, sorted.
     pub fn pins(&self, endpoint: &str) -> Vec<String> {
         entries(&self.bpffs.join(endpoint))

@@ -128,10 +128,17 @@ impl Scrape {
     /// Its value, which is whole.
     #[track_caller]
     pub fn value(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
-        let value = self.one(name, labels).value;
+        self.one(name, labels);
+        self.find(name, labels).expect("the only one")
+    }
+
+    /// The same, if there is one: what takes too long is left out.
+    #[track_caller]
+    pub fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        let value = self.all(name, labels).first()?.value;
         assert!(value >= 0.0 && value.fract() == 0.0, "{name}: {value}");
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "just looked at")]
         let whole = value as u64;
-        whole
+        Some(whole)
     }
 }

@@ -6,9 +6,9 @@
 //!
 //! # Units
 //! A *packet* is a frame on the wire: a GSO or GRO packet counts as the segments it stands for. *Bytes*
-//! are the frame's from destination MAC to the end of its payload, VLAN tags included, FCS, preamble
-//! and padding excluded; segments have their headers each. This is what `rtnl_link_stats64` of the
-//! link partner counts.
+//! are the frame's from destination MAC to the end of its payload, VLAN tags included, FCS and preamble
+//! excluded; segments have their headers each. This is what `rtnl_link_stats64` of the link partner counts.
+//! Hardware pads short frames to 60 bytes after they are counted as sent; a received one is counted with it.
 //!
 //! # Classes
 //! Each frame in `packets` is in one class of each of three sums, at most one of the fourth, and each

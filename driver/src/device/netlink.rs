@@ -4,7 +4,7 @@ use std::{
     num::NonZeroI32,
     os::fd::{AsFd as _, AsRawFd as _},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use netlink_packet_core::{
@@ -24,8 +24,10 @@ const NLMSG_HEADER: usize = 16;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 
-/// How often a list is asked for that changes each time.
+/// How often, and for how long, a list is asked for that changes each time. A container can have a long one, and
+/// change it all the time.
 const ATTEMPTS: u32 = 10;
+const ASKING: Duration = Duration::from_secs(1);
 
 /// So many answers more than were asked for are read past. A container can make any number, for which the socket is
 /// given up.
@@ -93,6 +95,17 @@ impl Raw {
         Ok(connection.exchange(message.into(), flags, limit)?)
     }
 
+    /// Of any number of answers to a request the bodies of those that are wanted; blocks.
+    pub fn find_here(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        wanted: &dyn Fn(&[u8]) -> bool,
+    ) -> io::Result<Vec<Vec<u8>>> {
+        let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(connection.exchange_for(message.into(), flags, usize::MAX, wanted)?)
+    }
+
     /// The bodies of the answers to a request.
     pub async fn ask(&self, what: &str, message: RouteNetlinkMessage, flags: u16) -> Result<Vec<Vec<u8>>> {
         self.ask_some(what, message, flags, usize::MAX).await
@@ -134,17 +147,29 @@ impl Connection {
     /// was handing it out is asked for again, as it may lack some.
     pub fn exchange<T: NetlinkSerializable>(
         &mut self,
-        mut request: NetlinkMessage<T>,
+        request: NetlinkMessage<T>,
         flags: u16,
         limit: usize,
     ) -> Result<Vec<Vec<u8>>, Failure> {
-        for _ in 1..ATTEMPTS {
-            if let (bodies, false) = self.try_exchange(&mut request, flags, limit)? {
+        self.exchange_for(request, flags, limit, &|_| true)
+    }
+
+    fn exchange_for<T: NetlinkSerializable>(
+        &mut self,
+        mut request: NetlinkMessage<T>,
+        flags: u16,
+        limit: usize,
+        wanted: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Vec<Vec<u8>>, Failure> {
+        let (mut asked, begun) = (0, Instant::now());
+        loop {
+            let (bodies, interrupted) = self.try_exchange(&mut request, flags, limit, wanted)?;
+            asked += 1;
+            // In a container's namespace that may be its doing, and nobody else is to suffer for it.
+            if !interrupted || asked == ATTEMPTS || begun.elapsed() > ASKING {
                 return Ok(bodies);
             }
         }
-        // In a container's namespace that may be its doing, and nobody else is to suffer for it.
-        Ok(self.try_exchange(&mut request, flags, limit)?.0)
     }
 
     /// The answers, and whether the list was interrupted.
@@ -153,6 +178,7 @@ impl Connection {
         request: &mut NetlinkMessage<T>,
         flags: u16,
         limit: usize,
+        wanted: &dyn Fn(&[u8]) -> bool,
     ) -> Result<(Vec<Vec<u8>>, bool), Failure> {
         self.sequence = self.sequence.wrapping_add(1);
         request.header.flags = NLM_F_REQUEST | flags;
@@ -176,6 +202,7 @@ impl Connection {
                         // The first of many are what they are.
                         return outcome(body).map(|()| (bodies, interrupted && others == 0));
                     }
+                    _ if !wanted(body) => {}
                     // A dump that is not read to its end keeps the socket from the next.
                     _ if bodies.len() == limit && others < UNREAD => others += 1,
                     _ if bodies.len() == limit => return Err(io::Error::other("there are too many").into()),

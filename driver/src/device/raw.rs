@@ -125,9 +125,13 @@ impl Raw {
         Self::on(Socket::new(NETLINK_ROUTE)?)
     }
 
-    /// The netdevs that stand on another one; blocks.
-    pub fn standing_here(&self) -> io::Result<Vec<Standing>> {
-        Ok(standing_in(&self.ask_here(all_without_stats(), NLM_F_DUMP, usize::MAX)?))
+    /// The netdevs that stand on one that has this number, in whatever namespace that is; blocks.
+    pub fn standing_here(&self, lower: u32) -> io::Result<Vec<Standing>> {
+        let is_on_it = |body: &[u8]| {
+            let mut attributes = attributes(body.get(IFINFOMSG..).unwrap_or_default());
+            attributes.any(|(kind, value)| kind == IFLA_LINK && *value == lower.to_ne_bytes())
+        };
+        Ok(standing_in(&self.find_here(all_without_stats(), NLM_F_DUMP, &is_on_it)?))
     }
 
     /// The id that the namespace of this socket has for another; none if it knows nothing of it. Blocks.

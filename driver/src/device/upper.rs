@@ -75,8 +75,7 @@ pub fn uppers_elsewhere(lower: u32, home: &NetNs) -> io::Result<Vec<Elsewhere>> 
 /// What in the calling thread's namespace stands on the netdev `lower` of the namespace `of`.
 fn uppers_on(lower: u32, of: &NetNs) -> io::Result<Vec<Standing>> {
     let raw = Raw::here()?;
-    let mut uppers = raw.standing_here()?;
-    uppers.retain(|upper| upper.lower == lower);
+    let mut uppers = raw.standing_here(lower)?;
     if uppers.is_empty() {
         return Ok(uppers);
     }

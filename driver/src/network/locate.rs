@@ -35,11 +35,11 @@ enum Clue {
     Filtered(Filtered),
 }
 
-/// What a netdev without hardware goes by that is counted by a filter.
+/// What a netdev without hardware goes by that is counted by a filter, or by nothing any more.
 #[derive(Clone, Debug)]
 struct Filtered {
-    /// The program that sees what it sends.
-    program: u32,
+    /// The program that sees what it sends; none once somebody has taken the pins away.
+    program: Option<u32>,
     tag: String,
     ifindex: u32,
     sandbox: Option<u64>,
@@ -94,12 +94,18 @@ impl Driver {
         let mut clues = Vec::new();
         clues.extend(counted.map(Clue::Counted));
         clues.extend(endpoint.hardware.clone().map(Clue::Hardware));
-        if clues.is_empty()
-            && let Some(filter) = self.filters(id).await?.pop()
-        {
-            let sandbox = endpoint.sandbox.as_deref().and_then(|path| NetNs::open(path).ok());
+        if !clues.is_empty() {
+            return Ok(clues);
+        }
+        let program = self.filters(id).await?.pop().map(|filter| filter.id);
+        let sandbox = endpoint.sandbox.as_deref().and_then(|path| NetNs::open(path).ok());
+        let is_uncounted = match self.reading(id).await {
+            Err(Error::Counters(counters::Error::NotCounted { .. })) => sandbox.is_some(),
+            _ => false,
+        };
+        if program.is_some() || is_uncounted {
             clues.push(Clue::Filtered(Filtered {
-                program: filter.id,
+                program,
                 tag: self.tag(id, endpoint),
                 ifindex: endpoint.ifindex,
                 sandbox: sandbox.map(|netns| netns.inode()),
@@ -168,7 +174,10 @@ impl Driver {
             Clue::Filtered(Filtered { program, tag, ifindex, sandbox }) => {
                 let links = rtnl.links().await?;
                 // More than can be read are a container's doing, which shall gain nothing by it.
-                let filtered = rtnl.filtered(Direction::Egress, *program, Some(*ifindex)).await;
+                let filtered = match program {
+                    Some(program) => rtnl.filtered(Direction::Egress, *program, Some(*ifindex)).await,
+                    None => Ok(None),
+                };
                 if let Ok(Some(filtered)) = filtered {
                     return Ok(Some(filtered));
                 }

@@ -125,7 +125,7 @@ impl Driver {
         let not_restored =
             |reasons| Err(Error::NotRestored { netdevice: endpoint.netdevice().to_owned(), reasons });
         let mut reasons = Vec::new();
-        let mut link = link;
+        let (mut link, mut is_fresh) = (link, false);
         self.rtnl.set_up(link.ifindex, false).await?;
         if let Some(grant) = &endpoint.vf {
             reasons = self.restore_vf_settings(grant).await;
@@ -141,14 +141,16 @@ impl Driver {
             {
                 self.detach(id).await?;
                 match self.fresh_vf(&address, &original.name).await? {
-                    Some(fresh) => link = fresh,
+                    Some(fresh) => (link, is_fresh) = (fresh, true),
                     None => return Ok(()),
                 }
             }
         }
         reasons.extend(self.restore_netdev(&link, endpoint).await);
         fault::point!("release.netdev");
-        reasons.extend(self.end_uppers(link.ifindex, original).await);
+        if !is_fresh {
+            reasons.extend(self.end_uppers(link.ifindex, original).await);
+        }
         if !reasons.is_empty() {
             // Still tagged and counted, so that it is found again.
             return not_restored(reasons);

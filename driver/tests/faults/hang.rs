@@ -21,7 +21,8 @@ trials![
     sigterm_does_not_wait_for_ever,
     who_asks_again_after_a_late_one_gets_all_of_it,
     what_the_kernel_tells_of_others_is_heeded,
-    tidying_holds_up_no_look
+    tidying_holds_up_no_look,
+    a_network_that_takes_long_to_make_is_not_forgotten
 ];
 
 /// How many hang at the same time: each waits for 10 s, most of them doing nothing.
@@ -267,5 +268,29 @@ fn tidying_holds_up_no_look() {
     stage.serve();
     scene.leave();
     scene.end();
+    driver.terminate();
+}
+
+/// As a PF's VFs do, for longer than Docker is given to show what it has made. Until then it says that there is none.
+fn a_network_that_takes_long_to_make_is_not_forgotten() {
+    let (stage, nic) = (stage(), Nic::new());
+    let driver = &stage.driver;
+    driver.terminate();
+    driver.serve_with(&["--look", "1", "--call-timeout", "60"]);
+    let network = docker_id();
+    stage.docker.has_no(&network);
+    stage.plan.arm(&Fault { point: "network.remembered".into(), nth: 1, action: Action::Hold });
+    thread::scope(|scope| {
+        let body = simulated::network(&network, &json!({"netdevice": nic.name}));
+        let asked = scope.spawn(move || driver.done("CreateNetwork", &body));
+        thread::sleep(Duration::from_secs(17));
+        assert!(!asked.is_finished(), "it was not held: {}", driver.log());
+        stage.plan.disarm();
+        asked.join().expect("a network");
+    });
+    // Who waited to forget it has had its turn.
+    thread::sleep(Duration::from_secs(1));
+    Container::start(driver, &nic, &network).stop();
+    driver.done("DeleteNetwork", &json!({"NetworkID": network}));
     driver.terminate();
 }

@@ -1,4 +1,6 @@
 //! Devices that would not come home by themselves: the engine moves them by name, and gives up early.
+use std::{fs, thread, time::Duration};
+
 use serde_json::json;
 
 use crate::support::{
@@ -21,6 +23,7 @@ trials![
     lost_with_its_namespace,
     renamed_while_the_driver_was_down,
     home_under_each_others_names,
+    its_pins_are_taken_away,
 ];
 
 /// A container on a NIC of a driver, at work.
@@ -189,5 +192,24 @@ fn home_under_each_others_names() {
     for network in networks {
         driver.done("DeleteNetwork", &json!({"NetworkID": network}));
     }
+    driver.finish();
+}
+
+/// Which means to end the counting, and not what is counted.
+fn its_pins_are_taken_away() {
+    let (driver, nic) = (Driver::without_engine(), Nic::new());
+    driver.serve_with(&["--look", "1"]);
+    command::ip(&format!("link set {} up mtu 1400", nic.name));
+    let before = nic.look();
+    let network = simulated::create_network_with(&driver, &json!({"netdevice": nic.name, "mtu": "1300"}));
+    let container = Container::start(&driver, &nic, &network);
+    fs::remove_dir_all(driver.bpffs.join(&container.endpoint)).unwrap();
+    // Some looks.
+    thread::sleep(Duration::from_secs(4));
+    assert_eq!(driver.stats().len(), 1, "{}", driver.log());
+    nic.ping(&nic.near4(2), 1);
+    container.stop();
+    assert_eq!(nic.look(), before);
+    driver.done("DeleteNetwork", &json!({"NetworkID": network}));
     driver.finish();
 }

@@ -18,6 +18,7 @@ use crate::support::{
 };
 
 trials![
+    fields_of_ls_are_documented,
     units_and_exact_numbers,
     filters_by_container_network_and_netdevice,
     rates_are_differences_over_time,
@@ -234,5 +235,34 @@ fn eighty_columns_and_no_colour() {
     // Redirected, nothing is cut.
     assert_names(&said(&driver, "ls"), &[long]);
     driver.done("DeleteEndpoint", &simulated::ids(&network, &id));
+    driver.finish();
+}
+
+fn fields_of_ls_are_documented() {
+    /// All names in it, at any depth.
+    fn fields(of: &Value, all: &mut Vec<String>) {
+        match of {
+            Value::Object(object) => object.iter().for_each(|(name, value)| {
+                all.push(name.clone());
+                fields(value, all);
+            }),
+            Value::Array(elements) => elements.iter().for_each(|element| fields(element, all)),
+            _ => {}
+        }
+    }
+    let (driver, nic) = (Driver::start(), Nic::new());
+    let network = simulated::create_network(&driver, &nic);
+    let container = Container::start(&driver, &nic, &network);
+    let mut all = Vec::new();
+    fields(&json_of(&driver, "ls --json"), &mut all);
+    let documented =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/numbers.md")).unwrap();
+    let documented = documented.split_once("Each network of `ls --json`").expect("its fields").1;
+    assert!(all.len() > 15, "{all:?}");
+    for field in all {
+        assert!(documented.contains(&format!("`{field}`")), "{field} is not in docs/numbers.md");
+    }
+    container.stop();
+    driver.done("DeleteNetwork", &json!({"NetworkID": network}));
     driver.finish();
 }

@@ -15,7 +15,7 @@ use super::{
     bench::{Segment, bench},
     docker::{DockerNetwork, address},
     pf::row_mac,
-    tenant::{Network, Wish},
+    tenant::{INSIDE, Network, Wish},
 };
 
 trials![
@@ -316,6 +316,9 @@ fn what_can_not_be_read_is_not_forgotten() {
     let tenant = network.start(&Wish::vf(0));
     let aside = Netns::new("aside".into());
     command::ip(&format!("link set {} netns {}", vfs.pf.name, aside.name()));
+    // Not under the name of the PF, which is to come back.
+    tenant.netns.ip(&format!("link set {INSIDE} down"));
+    tenant.netns.ip(&format!("link set {INSIDE} name inside0"));
     drop(tenant);
     eventually("it can't be given back", || {
         let log = driver.log();

@@ -127,18 +127,22 @@ pub fn main() -> ExitCode {
         // `docker-passthrough stats | head`: who reads has enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // Who reads may be gone; the exit code is not.
-            let _ = writeln!(io::stderr(), "docker-passthrough: {error:#}");
+            complain(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Who reads may be gone; the exit code is not.
+fn complain(error: &anyhow::Error) {
+    let _ = writeln!(io::stderr(), "docker-passthrough: {error:#}");
 }
 
 impl Cli {
     fn run(self) -> anyhow::Result<ExitCode> {
         let Self { global, command } = self;
         match command {
-            Command::Serve(serve) => serve.run(&global)?,
+            Command::Serve(serve) => return serve.run(&global),
             Command::Stats(stats) => stats.run(&global)?,
             Command::Ls(ls) => ls.run(&global)?,
             Command::Import(import) => import.run(&global)?,

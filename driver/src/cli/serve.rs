@@ -1,5 +1,8 @@
 //! `serve`: the driver.
-use std::{collections::BTreeMap, num::NonZeroUsize, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, num::NonZeroUsize, path::PathBuf, process::ExitCode, str::FromStr, sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::{Args, builder::BoolishValueParser};
@@ -46,6 +49,9 @@ const CERTAIN: u32 = 2;
 const NAMES_AFTER: [Duration; 3] =
     [Duration::from_millis(300), Duration::from_secs(1), Duration::from_secs(4)];
 
+/// The exit code where to start again would help nothing: `RestartPreventExitStatus=` of the unit.
+const FOR_GOOD: u8 = 3;
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Logs to standard error. Takes its socket from systemd where socket activation passes one.
@@ -55,7 +61,7 @@ Examples:
   docker-passthrough serve --name lab --state-dir /var/lib/lab --bpffs /sys/fs/bpf/lab
   docker-passthrough serve --log debug --log-format json
 
-Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage.")]
+Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage, 3 what it remembers can't be used until somebody mends it.")]
 pub struct Serve {
     /// The plugin's socket [default: /run/docker/plugins/NAME.sock]
     #[arg(long, env = "DOCKER_PASSTHROUGH_SOCKET", value_name = "PATH")]
@@ -101,13 +107,19 @@ fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
 }
 
 impl Serve {
-    pub fn run(self, global: &Global) -> anyhow::Result<()> {
+    pub fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
         heap::one_arena();
         logging::start(self.log_format, self.log);
         more_descriptors();
         let path = self.socket.unwrap_or_else(|| default_socket(&global.name));
         let docker = Docker::new(&global.docker_host)?;
-        let store = Store::open(&global.state_dir)?;
+        let store = match Store::open(&global.state_dir) {
+            Err(error) if error.is_for_good() => {
+                super::complain(&error.into());
+                return Ok(FOR_GOOD.into());
+            }
+            opened => opened?,
+        };
         let bpffs = global.bpffs.clone();
         let counters = if self.bpf_log { Counters::reporting(bpffs) } else { Counters::new(bpffs) };
         counters.prepare()?;
@@ -165,7 +177,7 @@ impl Serve {
         })?;
         runtime.shutdown_timeout(Duration::from_secs(1));
         tracing::info!("ended");
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -26,7 +26,7 @@ pub use parked::Parked;
 pub use pins::endpoints;
 pub use read::{ByClass, Opened, Reading, attached_here, filters, is_attached, read};
 pub use tcx::{clear_tcx, has_tcx, tcx_ids};
-pub use xdp::clear_xdp;
+pub use xdp::{SAMPLES, clear_xdp};
 
 use crate::state::id::EndpointId;
 

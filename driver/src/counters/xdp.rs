@@ -1,8 +1,9 @@
 //! Others' XDP on a netdev. Whoever has CAP_BPF in a container can attach it by a link, which the netdev then takes
 //! along, and which nobody takes off over netlink.
 use std::{
+    collections::BTreeSet,
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
 };
 
 use nix::libc;
@@ -13,9 +14,12 @@ use super::{
     kernel::{self, AttachType, Attr, Command, bpf},
 };
 
+/// How often each is asked for its program.
+pub const SAMPLES: usize = 64;
+
 /// Detaches the links by which these programs are on the netdev of the calling thread's namespace. Each link that
 /// there is has to be asked: a netdev tells its programs, and not their links.
-pub fn clear_xdp(ifindex: u32, programs: &[u32]) -> Result<()> {
+pub fn clear_xdp(ifindex: u32, programs: &BTreeSet<u32>) -> Result<()> {
     let mut id = 0;
     loop {
         let failed = |source| Error::Links { source };
@@ -25,10 +29,8 @@ pub fn clear_xdp(ifindex: u32, programs: &[u32]) -> Result<()> {
             Err(source) => return Err(failed(source)),
         };
         let Some(link) = open(id).map_err(failed)? else { continue };
-        let Ok(of) = kernel::attachment(link.as_fd()) else { continue };
-        // The same number in another namespace has another program.
-        if of.to == AttachType::Xdp && of.ifindex == ifindex && programs.contains(&of.program_id) {
-            let program = of.program_id;
+        // Another namespace has the number, too, but on a netdev that is another's not these programs.
+        if let Some(program) = program_on(link.as_fd(), ifindex, programs) {
             tracing::warn!(
                 ifindex,
                 program,
@@ -57,6 +59,15 @@ fn next(id: u32) -> io::Result<Option<u32>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The program of the link, if it is an XDP one on such a netdev.
+fn program_on(link: BorrowedFd<'_>, ifindex: u32, programs: &BTreeSet<u32>) -> Option<u32> {
+    let attachment = || kernel::attachment(link).ok();
+    let is_there = |of: &kernel::Attachment| of.to == AttachType::Xdp && of.ifindex == ifindex;
+    attachment().filter(is_there)?;
+    let seen = (0..SAMPLES).filter_map(|_| Some(attachment()?.program_id));
+    seen.into_iter().find(|program| programs.contains(program))
 }
 
 /// None if it has gone meanwhile.

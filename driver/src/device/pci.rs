@@ -2,6 +2,7 @@
 //! (Documentation/ABI/testing/sysfs-bus-pci). Paths go by PCI address, as names and ifindexes change.
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::Path,
     time::{Duration, Instant},
 };
@@ -113,6 +114,12 @@ pub fn vfs(pf: &Link) -> Vec<Vf> {
 /// Whether the PF of this [hardware](Link::hardware) has a VF of this number.
 pub fn has_vf(pf: &str, index: u32) -> bool {
     Parent::of(pf).is_some_and(|pf| pf.sysfs().join(format!("virtfn{index}")).exists())
+}
+
+/// What tells a PF's VFs from others that it is given later: the inode that their first has in sysfs, which no other
+/// gets in this boot (`__kernfs_new_node`, fs/kernfs/dir.c).
+pub fn birth_of_vfs(pf: &Link) -> Option<u64> {
+    Some(fs::metadata(pci(pf)?.sysfs().join("virtfn0")).ok()?.ino())
 }
 
 /// How many VFs the hardware could have; 0 if the netdev is no PF.

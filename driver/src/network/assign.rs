@@ -14,8 +14,8 @@ use crate::{
 /// guest offloads. `auto` counts by TCX there.
 const XDP_COSTS: [&str; 2] = ["veth", "virtio_net"];
 
-/// An assignment that takes more seconds than this has taken long.
-const LONG: u64 = 10;
+/// What takes more seconds than this has taken long.
+pub(super) const LONG: u64 = 10;
 
 /// What a container gets.
 #[derive(Debug)]

@@ -164,7 +164,7 @@ impl Driver {
         }
         let (name, count) = (pf.name.clone(), siblings.len());
         if let (Some(index), Some(mac), Some(other)) = (request.vf, request.mac, of_mac)
-            && other.index != index
+            && !siblings.iter().any(|vf| vf.index == index && has_mac(vf, Some(mac)))
             && let Some(user) = users.get(&other.index).filter(|_| !passed_over.contains_key(&other.index))
         {
             let user = format!("{user}, on {name} VF {}", other.index);

@@ -14,7 +14,7 @@ impl Driver {
     pub async fn create_endpoint(&self, request: &CreateEndpoint, caller: &Caller) -> Result<Option<Mac>> {
         let before = self.store.get();
         match self.try_create_endpoint(request, caller).await {
-            Err(Error::NoFreeVf { .. } | Error::InUse { .. })
+            Err(Error::NoFreeVf { .. } | Error::InUse { .. } | Error::MacInUse { .. })
                 if self.take_back_vfs(&before, &request.network).await =>
             {
                 self.try_create_endpoint(request, caller).await

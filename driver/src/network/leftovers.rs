@@ -1,12 +1,13 @@
 //! What a container left on top of a netdev or at its hooks would go on seeing the next one's frames. It
 //! ends with the handover; what the host had there before stays.
-use std::io;
+use std::{collections::BTreeSet, io};
 
 use super::{Driver, Error, Result, blocking, netdevice::Refuse};
 use crate::{
     counters,
     device::{
-        Link, Rtnl,
+        Link, LinkRef, Rtnl,
+        link::require,
         netns::NetNs,
         raw::Standing,
         upper::{Elsewhere, uppers_elsewhere},
@@ -122,8 +123,11 @@ impl Driver {
             Err(error) if error.errno() == Some(nix::libc::EBUSY) => {}
             off => return Ok(off?),
         }
-        // By links, which somebody in the container may hold to this day.
-        let (ifindex, programs) = (link.ifindex, link.xdp.clone());
+        // By links, which somebody in the container may hold to this day, and may change their programs all the time.
+        let (ifindex, mut programs) = (link.ifindex, BTreeSet::new());
+        for _ in 0..counters::SAMPLES {
+            programs.extend(require(&self.rtnl, LinkRef::Index(ifindex)).await?.xdp);
+        }
         self.counters(move |_| counters::clear_xdp(ifindex, &programs)).await?;
         Ok(self.rtnl.xdp_off(link.ifindex).await?)
     }

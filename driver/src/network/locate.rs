@@ -60,6 +60,12 @@ impl Driver {
                     return Ok(Place::Home(Box::new(link)));
                 }
             }
+            // What nothing marks but its tag is home if the tag is: in a container others can have it.
+            if let Clue::Filtered(Filtered { program: None, .. }) = clue
+                && let Some(link) = self.at_home_by_name(id, endpoint).await?
+            {
+                return Ok(Place::Home(Box::new(link)));
+            }
             let sandbox = endpoint.sandbox.clone().into_iter();
             // Opened one by one: an open namespace keeps what is in it from coming home.
             for path in sandbox.chain(netns::others(&self.home)) {
@@ -145,9 +151,9 @@ impl Driver {
         let tag = self.tag(id, endpoint);
         let links = self.rtnl.links().await?;
         let known = |link: &&Link| link.ifindex == endpoint.ifindex && link.name == endpoint.original.name;
-        let found = links.iter().find(|link| link.alias == tag).or_else(|| links.iter().find(known)).cloned();
         // A tag can be forged.
-        Ok(found.filter(|link| link.hardware() == endpoint.hardware))
+        let candidates = || links.iter().filter(|link| link.hardware() == endpoint.hardware);
+        Ok(candidates().find(|link| link.alias == tag).or_else(|| candidates().find(known)).cloned())
     }
 
     async fn at_in(&self, netns: &NetNs, id: &EndpointId, clue: &Clue) -> Result<Option<u32>> {

@@ -57,8 +57,9 @@ impl Driver {
                 refuse.because(format!("the kernel does not let it change its network namespace ({kind})"))
             );
         }
+        let is_lent = !link.xdp.is_empty() && !Self::can_be_stood_in_for(&link);
         // What nobody remembers of ours is taken off when it is assigned.
-        if !Self::can_be_stood_in_for(&link) && self.tagged(&link).is_none() {
+        if is_lent && self.tagged(&link).is_none() && self.strays_on(&link).await?.is_empty() {
             Self::refuse_xdp(&link)?;
         }
         self.refuse_lent_pf(&link, network, refuse).await?;
@@ -118,7 +119,7 @@ impl Driver {
     pub(super) fn refuse_xdp(link: &Link) -> Result<()> {
         let Some(program) = link.xdp.first() else { return Ok(()) };
         let reason = format!(
-            "carries the host's XDP program {program}; take it off first (`ip link set {} xdp off`, or `bpftool net detach`)",
+            "carries the host's XDP program {program}; take it off first (`ip link set {} xdp off`, or `bpftool link detach` if it has a link)",
             link.name
         );
         Err(Refuse(&link.name).because(reason))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::{
-    CreateNetwork, Driver, Error, Result, caller::Caller, now, options, options::BadOption,
+    CreateNetwork, Driver, Error, Result, assign::LONG, caller::Caller, now, options, options::BadOption,
     options::Requested,
 };
 use crate::{
@@ -48,19 +48,19 @@ impl Driver {
     /// Forgets a network that Docker was told had failed; its lock is held. VFs that were made for it stay until
     /// the last network of their PF goes: it would take as long again to make them for the next try.
     async fn network_unless_given_up(&self, network: &NetworkId, caller: &Caller) -> Result<()> {
-        if caller.settle() {
-            // Its VFs may have taken long, and Docker shows it only from now on.
-            let (created, known) = (now(), self.store.get());
-            if known.networks.get(network).is_some_and(|known| known.created != created) {
-                let shown = self.store.update(|state| {
+        // Docker shows it only from now on.
+        let (created, known) = (now(), self.store.get());
+        let took_long = |known: &Network| created.saturating_sub(known.created) > LONG;
+        if known.networks.get(network).is_some_and(|known| took_long(known)) {
+            self.store
+                .update(|state| {
                     if let Some(network) = state.network_mut(network) {
                         network.created = created;
                     }
-                });
-                if let Err(error) = shown.await {
-                    tracing::warn!(network = network.short(), %error, "remembering when it was created");
-                }
-            }
+                })
+                .await?;
+        }
+        if caller.settle() {
             return Ok(());
         }
         self.store.update(|state| state.networks.remove(network)).await?;

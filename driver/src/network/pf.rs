@@ -65,7 +65,7 @@ impl Driver {
             let ours = before.enabled && are_those(before.made.as_ref(), &pf);
             PfChanges { enabled: ours, raised, made: before.made.clone().filter(|_| ours) }
         } else {
-            PfChanges { enabled: true, raised, made: Some(Made { count, boot: boot() }) }
+            PfChanges { enabled: true, raised, made: Some(Made { count, boot: boot(), first: None }) }
         };
         if changes != before {
             self.store.update(|state| state.pfs.insert(hardware.clone(), changes.clone())).await?;
@@ -82,15 +82,13 @@ impl Driver {
         let link = pf.clone();
         let what = format!("{}: enabling {count} VFs", pf.name);
         let _names = self.names().await;
-        if let Err(error) = blocking(what, move || pci::set_vfs(&link, count)).await {
-            // An error is no proof that there are none.
-            let there = count_of(&pf);
-            let made = Some(Made { count: there, boot: boot() });
-            let back = PfChanges { enabled: before.enabled || there > 0, made, ..changes };
-            self.store.update(|state| state.pfs.insert(hardware, back)).await?;
-            return Err(error);
-        }
-        Ok(())
+        let set = blocking(what, move || pci::set_vfs(&link, count)).await;
+        // An error is no proof that there are none, nor is success one that there are so many.
+        let made = Made { count: count_of(&pf), boot: boot(), first: pci::birth_of_vfs(&pf) };
+        let enabled = set.is_ok() || before.enabled || made.count > 0;
+        let changes = PfChanges { enabled, made: Some(made), ..changes };
+        self.store.update(|state| state.pfs.insert(hardware, changes)).await?;
+        set
     }
 
     /// Makes the VFs again that this driver had made, where they are gone. Those that an administrator
@@ -120,19 +118,36 @@ impl Driver {
     /// Undoes what was done to a PF for its first network, where the last has gone and nobody uses a VF.
     /// What can't be done now is done in a later pass; false if there is such.
     pub(super) async fn leave_pf(&self, hardware: &str) -> bool {
+        match self.try_leave_pf(&hardware.to_owned()).await {
+            Ok(used) if !used.is_empty() => {
+                let used = used.join(", ");
+                tracing::warn!(pf = hardware, used, "VFs stay enabled, and the PF up: some are in use");
+                true
+            }
+            left => self.is_left(hardware, &left),
+        }
+    }
+
+    /// The same, in each look: whose VFs are in use has been told.
+    pub(super) async fn leave_pf_later(&self, hardware: &str) {
         let left = self.try_leave_pf(&hardware.to_owned()).await;
-        if let Err(error) = &left {
+        self.is_left(hardware, &left);
+    }
+
+    fn is_left(&self, hardware: &str, left: &Result<Vec<String>>) -> bool {
+        if let Err(error) = left {
             self.upkeep.failed(Action::LeavePf);
             tracing::error!(pf = hardware, %error, "leaving the PF as it was");
         }
         left.is_ok()
     }
 
-    async fn try_leave_pf(&self, hardware: &String) -> Result<()> {
+    /// Answers with the VFs that somebody uses, for which it stays as it is.
+    async fn try_leave_pf(&self, hardware: &String) -> Result<Vec<String>> {
         let _pf = self.pfs.lock(hardware).await;
         let Some(pf) = self.rtnl.link_of(hardware).await? else {
             // Unplugged, or its driver unbound: its VFs went with it.
-            return Ok(());
+            return Ok(Vec::new());
         };
         self.remember_pf(hardware, &pf).await?;
         let state = self.store.get();
@@ -144,13 +159,13 @@ impl Driver {
                     || network.options.netdevice == pf.name
                     || network.endpoints.values().any(of_pf))
         });
-        let Some(changes) = state.pfs.get(hardware).filter(|_| !kept) else { return Ok(()) };
+        let Some(changes) = state.pfs.get(hardware).filter(|_| !kept) else {
+            return Ok(Vec::new());
+        };
         // They have no link without it, whoever made them.
         let used = self.used_vfs(&pf).await?;
         if !used.is_empty() {
-            let used = used.join(", ");
-            tracing::warn!(netdevice = pf.name, used, "VFs stay enabled, and the PF up: some are in use");
-            return Ok(());
+            return Ok(used);
         }
         if changes.enabled && !pci::vfs(&pf).is_empty() && are_those(changes.made.as_ref(), &pf) {
             tracing::info!(netdevice = pf.name, "disabling VFs");
@@ -164,7 +179,7 @@ impl Driver {
         }
         self.store.update(|state| state.pfs.remove(hardware)).await?;
         self.upkeep.done(Action::LeavePf);
-        Ok(())
+        Ok(used)
     }
 
     /// Networks that an older driver remembered have no hardware.
@@ -224,7 +239,10 @@ impl Driver {
 
 /// Whether the PF's VFs are those that were made; if nobody remembers how many those were, they are.
 fn are_those(made: Option<&Made>, pf: &Link) -> bool {
-    made.is_none_or(|made| made.count == count_of(pf) && made.boot == boot())
+    made.is_none_or(|made| {
+        let same = made.count == count_of(pf) && made.boot == boot();
+        same && (made.first.is_none() || made.first == pci::birth_of_vfs(pf))
+    })
 }
 
 fn count_of(pf: &Link) -> u32 {

@@ -128,7 +128,7 @@ impl Driver {
         for hardware in pfs {
             let (driver, chore) = (Arc::clone(self), Chore::Pf(hardware.clone()));
             let leaving = async move {
-                driver.leave_pf(&hardware).await;
+                driver.leave_pf_later(&hardware).await;
             };
             self.aside(chore, leaving).await;
         }

@@ -141,7 +141,8 @@ impl Driver {
             {
                 self.detach(id).await?;
                 match self.fresh_vf(&address, &original.name).await? {
-                    Some(fresh) => (link, is_fresh) = (fresh, true),
+                    // The same, if its driver could not be unbound.
+                    Some(fresh) => (is_fresh, link) = (fresh.ifindex != link.ifindex, fresh),
                     None => return Ok(()),
                 }
             }

@@ -1,7 +1,5 @@
 //! Netdevs of endpoints that nobody remembers: the state file was lost, but their tag tells what they
 //! were called. What their address and MTU were is lost with it.
-use std::sync::Arc;
-
 use super::{Driver, Result, choice::Taker, upkeep::Action};
 use crate::{
     counters,
@@ -85,14 +83,7 @@ impl Driver {
     /// Frees a netdev on the host from what endpoints that nobody remembers left on it: their counters,
     /// their tag, and the name that a container gave it.
     pub(super) async fn free_of_strays(&self, link: &Link) -> Result<()> {
-        let state = self.store.get();
-        let (bpffs, ifindex, known) = (self.bpffs.clone(), link.ifindex, Arc::clone(&state));
-        let on_it = self.counters(move |_| {
-            let mut ids = counters::endpoints(&bpffs)?;
-            ids.retain(|id| !known.knows(id) && counters::is_attached(&bpffs, id, ifindex).unwrap_or(false));
-            Ok(ids)
-        });
-        for id in on_it.await? {
+        for id in self.strays_on(link).await? {
             tracing::warn!(%id, netdevice = link.name, "counters of an endpoint that nobody remembers");
             self.detach(&id).await?;
         }
@@ -112,6 +103,17 @@ impl Driver {
         self.default_vf(link).await?;
         self.rtnl.unmark(link.ifindex).await?;
         Ok(set(Change { alias: Some(String::new()), ..Change::default() }).await?)
+    }
+
+    /// The endpoints that nobody remembers and whose counters are on a netdev of the host's.
+    pub(super) async fn strays_on(&self, link: &Link) -> Result<Vec<EndpointId>> {
+        let (bpffs, ifindex, known) = (self.bpffs.clone(), link.ifindex, self.store.get());
+        let on_it = self.counters(move |_| {
+            let mut ids = counters::endpoints(&bpffs)?;
+            ids.retain(|id| !known.knows(id) && counters::is_attached(&bpffs, id, ifindex).unwrap_or(false));
+            Ok(ids)
+        });
+        on_it.await
     }
 
     /// What a VF's settings were is forgotten, so it gets those that it had when it was made: nobody shall

@@ -48,6 +48,9 @@ pub struct Made {
     pub count: u32,
     /// In which boot of the kernel: none outlives it.
     pub boot: String,
+    /// What tells the first of them from any that is made in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<u64>,
 }
 
 impl Default for State {
@@ -384,6 +387,6 @@ pub struct VfGrant {
     /// Its settings as they were, and as they will be again.
     pub original: VfSettings,
     /// What the hardware had counted for it by then; none if that could not be read.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counters: Option<Stats>,
 }

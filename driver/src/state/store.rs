@@ -72,6 +72,16 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether it stays so until somebody mends it.
+    pub fn is_for_good(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::Newer { .. } | Self::Exposed { .. } => true,
+            Self::Io { .. } | Self::Locked { .. } => false,
+        }
+    }
+}
+
 /// The state, in memory and on disk. In memory is never what is not on disk.
 #[derive(Debug)]
 pub struct Store {

@@ -1,5 +1,11 @@
 //! The Debian package on a machine that systemd and udev run: the units as they are, beside the engine's own.
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::OnceLock};
+use std::{
+    fs,
+    io::{ErrorKind, Read as _, Write as _},
+    os::unix::{fs::PermissionsExt as _, net::UnixStream},
+    path::Path,
+    sync::OnceLock,
+};
 
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
@@ -19,6 +25,7 @@ trials![
     what_a_tenant_did_is_undone,
     killed_hung_and_upgraded,
     started_whenever_it_can_be,
+    a_state_that_has_to_be_mended_is_told,
     stopped_started_and_killed_with_the_engine,
     purged,
 ];
@@ -262,6 +269,28 @@ fn started_whenever_it_can_be() {
     assert_eq!(property(SOCKET, "ActiveState"), "active", "{}", journal());
     drop(lock);
     serves_after(before);
+    host.driver.assert_alive();
+}
+
+/// Who calls does not wait for ever, and once it is mended all goes on.
+fn a_state_that_has_to_be_mended_is_told() {
+    let host = host();
+    let state = host.driver.state_dir.join("state.json");
+    systemctl(&["stop", UNIT]);
+    let whole = fs::read(&state).unwrap();
+    fs::write(&state, "{").unwrap();
+    let mut call = UnixStream::connect(&host.driver.socket).unwrap();
+    call.set_read_timeout(Some(5 * PATIENCE)).unwrap();
+    call.write_all(b"POST /Plugin.Activate HTTP/1.1\r\nHost: d\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let answer = call.read(&mut [0; 64]);
+    let timeout = |kind| matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut);
+    assert!(!answer.as_ref().is_err_and(|error| timeout(error.kind())), "{answer:?}\n{}", journal());
+    assert!(!matches!(answer, Ok(1..)), "{answer:?}");
+    assert_eq!(property(SOCKET, "ActiveState"), "failed", "{}", journal());
+    assert!(journal().contains("mend the file"), "{}", journal());
+    fs::write(&state, whole).unwrap();
+    systemctl(&["reset-failed", UNIT, SOCKET]);
+    systemctl(&["start", SOCKET, UNIT]);
     host.driver.assert_alive();
 }
 

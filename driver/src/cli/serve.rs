@@ -23,7 +23,10 @@ use super::{
 use crate::{
     counters::Counters,
     docker::{Docker, PLUGINS},
-    http::listener::{self, Listener},
+    http::{
+        listener::{self, Listener},
+        refusal::refuse_waiting,
+    },
     metrics::{self, Recorder},
     network::Driver,
     plugin::{routes::Calls, server},
@@ -115,6 +118,10 @@ impl Serve {
         let docker = Docker::new(&global.docker_host)?;
         let store = match Store::open(&global.state_dir) {
             Err(error) if error.is_for_good() => {
+                // Docker waits for ever, and with a lock that others wait for.
+                if let Some(socket) = listener::passed()? {
+                    refuse_waiting(&socket, &error.to_string())?;
+                }
                 super::complain(&error.into());
                 return Ok(FOR_GOOD.into());
             }

@@ -68,18 +68,26 @@ impl Drop for SocketFile {
     }
 }
 
-/// The socket that systemd passed (`sd_listen_fds(3)`), else one made at `path`.
+/// The socket that systemd passed, else one made at `path`.
 pub fn listen(path: &Path) -> Result<Listener, Error> {
+    match passed()? {
+        Some(socket) => Ok(Listener { socket, file: None }),
+        None => make(path),
+    }
+}
+
+/// The socket that systemd passed (`sd_listen_fds(3)`), if it did. Asked for once.
+pub fn passed() -> Result<Option<UnixListener>, Error> {
     let passed: Vec<_> =
         sd_notify::listen_fds().map_err(|error| Error::Activation { what: error.to_string() })?.collect();
     match *passed {
-        [] => make(path),
+        [] => Ok(None),
         [fd] => {
-            // SAFETY: the service manager passed this descriptor to this process, and listen_fds is
-            // called once: nobody else has it.
+            // SAFETY: the service manager passed this descriptor to this process, and this is called once: nobody
+            // else has it.
             let socket = unsafe { UnixListener::from_raw_fd(fd) };
             socket.local_addr().map_err(|error| Error::Activation { what: error.to_string() })?;
-            Ok(Listener { socket, file: None })
+            Ok(Some(socket))
         }
         _ => Err(Error::Activation { what: format!("{} descriptors", passed.len()) }),
     }

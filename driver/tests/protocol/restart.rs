@@ -1,17 +1,26 @@
 //! What the driver knows after it was killed, and what its state folder may have in it.
-use std::{fs, os::unix::fs::symlink};
+use std::{
+    fs,
+    os::unix::{
+        fs::{PermissionsExt as _, symlink},
+        net::UnixListener,
+    },
+    thread,
+};
 
 use serde_json::json;
 
 use crate::support::{
     assert_names, command, docker_id,
     driver::Driver,
+    http,
     nic::{Nic, Traffic},
     simulated::{self, Container},
     trials,
 };
 
 trials![
+    who_waits_at_its_socket_is_told_of_damaged_state,
     killed_between_any_two_steps,
     knows_who_has_what_after_a_restart,
     counters_go_on_while_it_is_down,
@@ -138,6 +147,34 @@ fn stray_files_do_not_stop_it() {
     Container::start(&driver, &nic, &network).stop();
     driver.done("DeleteNetwork", &json!({"NetworkID": network}));
     driver.finish();
+}
+
+/// Systemd holds the socket, and Docker would wait there for ever.
+fn who_waits_at_its_socket_is_told_of_damaged_state() {
+    let driver = Driver::without_engine();
+    let file = driver.state_dir.join("state.json");
+    fs::create_dir_all(&driver.state_dir).unwrap();
+    fs::set_permissions(&driver.state_dir, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(&file, "{").unwrap();
+    fs::create_dir_all(driver.socket.parent().unwrap()).unwrap();
+    let listener = UnixListener::bind(&driver.socket).unwrap();
+    thread::scope(|scope| {
+        let calls = [(); 3].map(|()| {
+            scope.spawn(|| http::request(&driver.socket, "POST", "/NetworkDriver.Join", b"{}").unwrap())
+        });
+        // As systemd does for whoever waits.
+        while calls.iter().any(|call| !call.is_finished()) {
+            driver.begin_activated(listener.try_clone().unwrap());
+            assert_eq!(driver.wait().code(), Some(3), "{}", driver.log());
+        }
+        for call in calls {
+            let answer = call.join().expect("an answer");
+            assert_eq!(answer.status, 500);
+            let reason = answer.json()["Err"].as_str().unwrap_or_default().to_owned();
+            assert_names(&reason, &[file.to_str().unwrap(), "mend the file"]);
+        }
+    });
+    fs::remove_file(&driver.socket).unwrap();
 }
 
 fn damaged_state_is_refused_by_name() {

@@ -266,11 +266,21 @@ impl Driver {
     /// Starts it as systemd does, with a socket that listens already.
     #[track_caller]
     pub fn serve_activated(&self, listener: UnixListener) {
+        self.spawn(self.activated(listener));
+    }
+
+    /// The same, and does not wait: it may not live to answer.
+    #[track_caller]
+    pub fn begin_activated(&self, listener: UnixListener) {
+        self.launch(self.activated(listener));
+    }
+
+    fn activated(&self, listener: UnixListener) -> Command {
         // The listener comes as standard input, and exec keeps the pid that the shell has named.
         let shell = r#"LISTEN_PID=$$ LISTEN_FDS=1 exec "$@" 3<&0 </dev/null"#;
         let mut command = self.serve_command(&["sh", "-c", shell, "sh", binary()]);
         command.stdin(OwnedFd::from(listener));
-        self.spawn(command);
+        command
     }
 
     /// Starts it as a unit of systemd's, whose journal reads what it logs.

@@ -188,8 +188,9 @@ impl Driver {
                     return Ok(Some(filtered));
                 }
                 let tagged = links.iter().find(|link| link.alias == *tag);
-                // A move keeps the number, if it can.
-                let in_sandbox = netns.is_some_and(|netns| Some(netns.inode()) == *sandbox);
+                // A move keeps the number, if it can; that alone is no proof.
+                let in_sandbox =
+                    program.is_some() && netns.is_some_and(|netns| Some(netns.inode()) == *sandbox);
                 let numbered = || links.iter().find(|link| in_sandbox && link.ifindex == *ifindex);
                 match tagged.or_else(numbered) {
                     Some(link) => Ok(Some(link.ifindex)),

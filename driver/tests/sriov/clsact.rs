@@ -5,7 +5,8 @@ use std::{
     fs,
     io::Read as _,
     process::{Child, Stdio},
-    time::Duration,
+    sync::Mutex,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -15,7 +16,7 @@ use nix::{
 use serde_json::Value;
 
 use crate::support::{
-    command, confined,
+    PATIENCE, command, confined,
     docker::Engine,
     driver::Driver,
     eventually,
@@ -120,12 +121,26 @@ impl Uncounted {
     /// From the first event to the last.
     #[track_caller]
     fn told(mut self) -> String {
-        // What has happened is written.
-        std::thread::sleep(Duration::from_millis(200));
-        self.0.kill().expect("tc monitor");
-        let mut text = String::new();
-        self.0.stdout.take().expect("a pipe").read_to_string(&mut text).expect("what tc monitor says");
+        let (mut said, text) = (self.0.stdout.take().expect("a pipe"), Mutex::new(String::new()));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut buffer = [0; 4096];
+                while let Ok(count @ 1..) = said.read(&mut buffer) {
+                    text.lock().expect("its text").push_str(&String::from_utf8_lossy(&buffer[..count]));
+                }
+            });
+            let says_something =
+                || text.lock().expect("its text").lines().any(|line| time_of(line).is_some());
+            let begun = Instant::now();
+            while !says_something() && begun.elapsed() < PATIENCE {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            // And the rest of what has happened.
+            std::thread::sleep(Duration::from_millis(200));
+            self.0.kill().expect("tc monitor");
+        });
         let _ = self.0.wait();
+        let text = text.into_inner().expect("its text");
         let times: Vec<f64> = text.lines().filter_map(time_of).collect();
         let (Some(first), Some(last)) = (times.first(), times.last()) else { panic!("no event: {text}") };
         format!("{} events in {:.1} ms", times.len(), (last - first) * 1e3)

@@ -303,10 +303,7 @@ impl<'a, H: Hardware> Scene<'a, H> {
 
     /// The body of `Join`.
     pub fn join_body(&self) -> Value {
-        let mut body = self.ids();
-        body["SandboxKey"] = json!(self.netns.path());
-        body["Options"] = json!({});
-        body
+        simulated::join(&self.network, &self.endpoint, &self.netns)
     }
 
     fn join(&self) {

@@ -78,9 +78,7 @@ fn tun_is_counted_and_comes_home() {
     assert_eq!(created["Interface"]["MacAddress"].as_str().unwrap_or_default(), "", "{created}");
     let netns = Netns::new(format!("c{}", &endpoint[..8]));
     netns.run("busybox sysctl -q -w net.ipv6.conf.default.disable_ipv6=1");
-    let mut join = simulated::ids(&network, &endpoint);
-    join["SandboxKey"] = json!(netns.path());
-    join["Options"] = json!({});
+    let join = simulated::join(&network, &endpoint, &netns);
     assert_eq!(driver.done("Join", &join)["InterfaceName"]["SrcName"], name.as_str());
     command::ip(&format!("link set {name} netns {}", netns.name()));
     let [near, far]: [Ipv4Addr; 2] = [2, 1].map(|host| address4(n, host).parse().unwrap());

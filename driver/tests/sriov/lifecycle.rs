@@ -144,10 +144,7 @@ fn a_pf_is_handed_out_one_way_at_a_time() {
     let (endpoint, netns) = (docker_id(), Netns::new("whole".into()));
     let ids = simulated::ids(&whole.id, &endpoint);
     driver.done("CreateEndpoint", &simulated::endpoint(&whole.id, &endpoint, ""));
-    let mut join = ids.clone();
-    join["SandboxKey"] = json!(netns.path());
-    join["Options"] = json!({});
-    driver.done("Join", &join);
+    driver.done("Join", &simulated::join(&whole.id, &endpoint, &netns));
     command::ip(&format!("link set {pf} netns {}", netns.name()));
     let complaint = driver.refused("CreateNetwork", &of_vf);
     assert_names(&complaint, &[&vf, "is a VF of", pf, &whole.id[..12]]);
@@ -174,10 +171,7 @@ fn a_whole_netdev_gets_its_sizes_back() {
         assert_eq!(vfs.pf.look().mtu, 1500);
         let ids = simulated::ids(&network.id, &endpoint);
         if moved {
-            let mut join = ids.clone();
-            join["SandboxKey"] = json!(netns.path());
-            join["Options"] = json!({});
-            driver.done("Join", &join);
+            driver.done("Join", &simulated::join(&network.id, &endpoint, &netns));
             command::ip(&format!("link set {netdev} netns {}", netns.name()));
             netns.ip(&format!("link set {netdev} gso_ipv4_max_size 2000 gro_ipv4_max_size 2500"));
         }

@@ -95,10 +95,7 @@ impl<'a> Network<'a> {
         assert!(told.is_empty() || wish.mac.is_empty(), "{answer}");
         let mac = format!("{told}{}", wish.mac);
         let netns = netns(&endpoint);
-        let mut join = simulated::ids(&self.id, &endpoint);
-        join["SandboxKey"] = json!(netns.path());
-        join["Options"] = json!({});
-        let joined = self.driver.done("Join", &join);
+        let joined = self.driver.done("Join", &simulated::join(&self.id, &endpoint, &netns));
         let netdev = joined["InterfaceName"]["SrcName"].as_str().expect("a netdev").to_owned();
         let vf = self.pf.vf_of(&netdev);
         let tenant = Tenant { network: self, endpoint, netns, vf, netdev, mac };

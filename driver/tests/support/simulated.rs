@@ -49,6 +49,14 @@ pub fn ids(network: &str, endpoint: &str) -> Value {
     json!({"NetworkID": network, "EndpointID": endpoint})
 }
 
+/// The body of `Join`.
+pub fn join(network: &str, endpoint: &str, netns: &Netns) -> Value {
+    let mut body = ids(network, endpoint);
+    body["SandboxKey"] = json!(netns.path());
+    body["Options"] = json!({});
+    body
+}
+
 /// A container, as far as a network driver can tell.
 pub struct Container<'a> {
     driver: &'a Driver,
@@ -105,10 +113,7 @@ impl<'a> Container<'a> {
 
     /// The body of `Join`.
     pub fn join_body(&self) -> Value {
-        let mut body = self.ids();
-        body["SandboxKey"] = json!(self.netns.path());
-        body["Options"] = json!({});
-        body
+        join(&self.network, &self.endpoint, &self.netns)
     }
 
     /// What the engine, or its runtime's hook, does after `Join`.

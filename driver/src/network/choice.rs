@@ -163,9 +163,10 @@ impl Driver {
             users.extend(user.map(|user| (vf.index, user)));
         }
         let (name, count) = (pf.name.clone(), siblings.len());
+        let user_of = |index| users.get(index).filter(|_| !passed_over.contains_key(index));
         if let (Some(index), Some(mac), Some(other)) = (request.vf, request.mac, of_mac)
             && !siblings.iter().any(|vf| vf.index == index && has_mac(vf, Some(mac)))
-            && let Some(user) = users.get(&other.index).filter(|_| !passed_over.contains_key(&other.index))
+            && let Some(user) = user_of(&other.index)
         {
             let user = format!("{user}, on {name} VF {}", other.index);
             return Err(Error::MacInUse { mac, user });
@@ -178,7 +179,7 @@ impl Driver {
             None => of_mac.map(|vf| vf.index),
         };
         if let Some(index) = wanted
-            && let Some(user) = users.get(&index).filter(|_| !passed_over.contains_key(&index))
+            && let Some(user) = user_of(&index)
         {
             return Err(Error::InUse { netdevice: format!("{name} VF {index}"), user: user.clone() });
         }

@@ -111,9 +111,7 @@ impl Driver {
             Error::NotRestored { netdevice: original.name.clone(), reasons: vec![error.to_string()] }
         })
     }
-}
 
-impl Driver {
     /// Takes off the XDP that a container has left on a netdev that is home.
     pub(super) async fn end_xdp(&self, link: &Link) -> Result<()> {
         if link.xdp.is_empty() {

@@ -57,9 +57,9 @@ impl Driver {
                 refuse.because(format!("the kernel does not let it change its network namespace ({kind})"))
             );
         }
-        let is_lent = !link.xdp.is_empty() && !Self::can_be_stood_in_for(&link);
+        let would_lose_xdp = !link.xdp.is_empty() && !Self::can_be_stood_in_for(&link);
         // What nobody remembers of ours is taken off when it is assigned.
-        if is_lent && self.tagged(&link).is_none() && self.strays_on(&link).await?.is_empty() {
+        if would_lose_xdp && self.tagged(&link).is_none() && self.strays_on(&link).await?.is_empty() {
             Self::refuse_xdp(&link)?;
         }
         self.refuse_lent_pf(&link, network, refuse).await?;

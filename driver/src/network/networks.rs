@@ -37,7 +37,7 @@ impl Driver {
             return Err(BadOption::new("rx_hook", "tcx", reason).into());
         }
         let (network, link) = self.claim(&request.network, requested, gateways).await?;
-        if let Err(error) = self.complete_network(&link, &network).await {
+        if let Err(error) = self.complete_network(&request.network, &link, &network).await {
             self.store.update(|state| state.networks.remove(&request.network)).await?;
             return Err(error);
         }
@@ -48,18 +48,6 @@ impl Driver {
     /// Forgets a network that Docker was told had failed; its lock is held. VFs that were made for it stay until
     /// the last network of their PF goes: it would take as long again to make them for the next try.
     async fn network_unless_given_up(&self, network: &NetworkId, caller: &Caller) -> Result<()> {
-        // Docker shows it only from now on.
-        let (created, known) = (now(), self.store.get());
-        let took_long = |known: &Network| created.saturating_sub(known.created) > LONG;
-        if known.networks.get(network).is_some_and(|known| took_long(known)) {
-            self.store
-                .update(|state| {
-                    if let Some(network) = state.network_mut(network) {
-                        network.created = created;
-                    }
-                })
-                .await?;
-        }
         if caller.settle() {
             return Ok(());
         }
@@ -98,10 +86,21 @@ impl Driver {
     }
 
     /// All that follows once it is remembered.
-    async fn complete_network(&self, link: &Link, network: &Network) -> Result<()> {
+    async fn complete_network(&self, id: &NetworkId, link: &Link, network: &Network) -> Result<()> {
         fault::point!("network.remembered");
         if network.mode == Mode::Sriov {
             self.enable_vfs(link, &network.options).await?;
+        }
+        // Docker shows it only from now on.
+        let created = now();
+        if created.saturating_sub(network.created) > LONG {
+            self.store
+                .update(|state| {
+                    if let Some(network) = state.network_mut(id) {
+                        network.created = created;
+                    }
+                })
+                .await?;
         }
         Ok(())
     }
@@ -159,12 +158,17 @@ impl Driver {
                 Some(pf) => Some(pf),
                 None => by_name().await,
             };
-            let left = match pf {
-                Some(pf) => self.leave_pf(&pf).await,
-                None => false,
+            let used = match &pf {
+                Some(pf) => self.leave_pf(pf).await,
+                None => None,
             };
-            if !left {
-                self.look_soon();
+            match used {
+                None => self.look_soon(),
+                Some(used) if used.is_empty() => {}
+                Some(used) => {
+                    let used = used.join(", ");
+                    tracing::warn!(pf, used, "VFs stay enabled, and the PF up: some are in use");
+                }
             }
         }
         Ok(())

@@ -56,11 +56,11 @@ impl Driver {
         let _pf = self.pfs.lock(&hardware).await;
         // As it is now: another network may just have made them.
         let pf = require(&self.rtnl, LinkRef::Index(pf.ifindex)).await?;
-        let made = !pci::vfs(&pf).is_empty();
+        let are_there = count_of(&pf) > 0;
         let count = options.vf.vfs.unwrap_or_else(|| pci::total_vfs(&pf));
         let before = self.store.get().pfs.get(&hardware).cloned().unwrap_or_default();
         let raised = before.raised || !pf.up;
-        let changes = if made {
+        let changes = if are_there {
             // Those of an administrator, who may have taken ours away.
             let ours = before.enabled && are_those(before.made.as_ref(), &pf);
             PfChanges { enabled: ours, raised, made: before.made.clone().filter(|_| ours) }
@@ -75,7 +75,7 @@ impl Driver {
             self.rtnl.set_up(pf.ifindex, true).await?;
         }
         self.await_carrier(&pf).await?;
-        if made {
+        if are_there {
             return Ok(());
         }
         tracing::info!(netdevice = pf.name, count, "enabling VFs");
@@ -116,33 +116,17 @@ impl Driver {
     }
 
     /// Undoes what was done to a PF for its first network, where the last has gone and nobody uses a VF.
-    /// What can't be done now is done in a later pass; false if there is such.
-    pub(super) async fn leave_pf(&self, hardware: &str) -> bool {
-        match self.try_leave_pf(&hardware.to_owned()).await {
-            Ok(used) if !used.is_empty() => {
-                let used = used.join(", ");
-                tracing::warn!(pf = hardware, used, "VFs stay enabled, and the PF up: some are in use");
-                true
-            }
-            left => self.is_left(hardware, &left),
-        }
-    }
-
-    /// The same, in each look: whose VFs are in use has been told.
-    pub(super) async fn leave_pf_later(&self, hardware: &str) {
+    /// Answers with the VFs that somebody uses, for which it stays as it is. What can't be done now is done in a later
+    /// pass; none if there is such.
+    pub(super) async fn leave_pf(&self, hardware: &str) -> Option<Vec<String>> {
         let left = self.try_leave_pf(&hardware.to_owned()).await;
-        self.is_left(hardware, &left);
-    }
-
-    fn is_left(&self, hardware: &str, left: &Result<Vec<String>>) -> bool {
-        if let Err(error) = left {
+        if let Err(error) = &left {
             self.upkeep.failed(Action::LeavePf);
             tracing::error!(pf = hardware, %error, "leaving the PF as it was");
         }
-        left.is_ok()
+        left.ok()
     }
 
-    /// Answers with the VFs that somebody uses, for which it stays as it is.
     async fn try_leave_pf(&self, hardware: &String) -> Result<Vec<String>> {
         let _pf = self.pfs.lock(hardware).await;
         let Some(pf) = self.rtnl.link_of(hardware).await? else {
@@ -167,7 +151,7 @@ impl Driver {
         if !used.is_empty() {
             return Ok(used);
         }
-        if changes.enabled && !pci::vfs(&pf).is_empty() && are_those(changes.made.as_ref(), &pf) {
+        if changes.enabled && count_of(&pf) > 0 && are_those(changes.made.as_ref(), &pf) {
             tracing::info!(netdevice = pf.name, "disabling VFs");
             let link = pf.clone();
             let what = format!("{}: disabling its VFs", pf.name);

@@ -128,7 +128,8 @@ impl Driver {
         for hardware in pfs {
             let (driver, chore) = (Arc::clone(self), Chore::Pf(hardware.clone()));
             let leaving = async move {
-                driver.leave_pf_later(&hardware).await;
+                // Whose VFs are in use was told when the last network went.
+                let _ = driver.leave_pf(&hardware).await;
             };
             self.aside(chore, leaving).await;
         }

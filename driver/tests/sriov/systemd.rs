@@ -115,8 +115,8 @@ fn it_serves_once_it_is_installed() {
     // It has told systemd itself that it is ready.
     assert_eq!(property(UNIT, "SubState"), "running");
     assert_eq!(property(UNIT, "NotifyAccess"), "main");
-    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o7777;
-    assert_eq!(mode(&host.driver.socket), 0o600);
+    let mode = host.driver.socket.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
     let verify = format!("systemd-analyze verify {UNIT} {SOCKET} 2>&1 | grep docker-passthrough || true");
     assert_eq!(command::run("sh", &["-c", &verify]), "");
     let mut doctor = host.driver.command("doctor");

@@ -3,7 +3,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::sync::MutexGuard;
 
-use super::{Driver, Error, Result, blocking};
+use super::{Driver, Error, Result, blocking, standin::ASIDE};
 use crate::{
     device::{Change, Link, LinkRef, link::require, pci},
     fault,
@@ -75,7 +75,7 @@ impl Driver {
             if let Err(error) = self.rtnl.change(fresh.ifindex, &named(name)).await {
                 tracing::warn!(netdevice = name, found_as = fresh.name, %error, "naming a fresh netdev");
                 // The name that it has may be another VF's, which waits for it in turn.
-                let _ = self.rtnl.change(fresh.ifindex, &named("dpt%d")).await;
+                let _ = self.rtnl.change(fresh.ifindex, &named(ASIDE)).await;
             }
         }
         Ok(Some(require(&self.rtnl, LinkRef::Index(fresh.ifindex)).await?))

@@ -5,7 +5,10 @@
 //! without TCX has no such link; netdevs without hardware go by weaker signs there.
 use std::collections::HashSet;
 
-use super::{Driver, Error, Result};
+use super::{
+    Driver, Error, Result,
+    standin::{ASIDE, PREFIX},
+};
 use crate::{
     counters,
     device::{Link, LinkRef, Rtnl, clsact::Direction, link::Parent, netns, netns::NetNs, pci},
@@ -33,13 +36,15 @@ enum Clue {
     Hardware(String),
     /// It has the endpoint's filter, its tag, or in its container its number.
     Filtered(Filtered),
+    /// It has the endpoint's tag: somebody has taken its pins away, and it has no hardware.
+    Tagged(String),
 }
 
-/// What a netdev without hardware goes by that is counted by a filter, or by nothing any more.
+/// What a netdev without hardware goes by that is counted by a filter.
 #[derive(Clone, Debug)]
 struct Filtered {
-    /// The program that sees what it sends; none once somebody has taken the pins away.
-    program: Option<u32>,
+    /// The program that sees what it sends.
+    program: u32,
     tag: String,
     ifindex: u32,
     sandbox: Option<u64>,
@@ -61,7 +66,7 @@ impl Driver {
                 }
             }
             // What nothing marks but its tag is home if the tag is: in a container others can have it.
-            if let Clue::Filtered(Filtered { program: None, .. }) = clue
+            if let Clue::Tagged(_) = clue
                 && let Some(link) = self.at_home_by_name(id, endpoint).await?
             {
                 return Ok(Place::Home(Box::new(link)));
@@ -103,21 +108,21 @@ impl Driver {
         if !clues.is_empty() {
             return Ok(clues);
         }
-        let program = self.filters(id).await?.pop().map(|filter| filter.id);
-        let sandbox = endpoint.sandbox.as_deref().and_then(|path| NetNs::open(path).ok());
-        let is_uncounted = match self.reading(id).await {
-            Err(Error::Counters(counters::Error::NotCounted { .. })) => sandbox.is_some(),
-            _ => false,
-        };
-        if program.is_some() || is_uncounted {
-            clues.push(Clue::Filtered(Filtered {
-                program,
-                tag: self.tag(id, endpoint),
-                ifindex: endpoint.ifindex,
-                sandbox: sandbox.map(|netns| netns.inode()),
-            }));
+        let filter = self.filters(id).await?.pop();
+        // Not held: that would keep the netdev there.
+        let sandbox =
+            endpoint.sandbox.as_deref().and_then(|path| NetNs::open(path).ok()).map(|netns| netns.inode());
+        let (tag, ifindex) = (self.tag(id, endpoint), endpoint.ifindex);
+        if let Some(filter) = filter {
+            clues.push(Clue::Filtered(Filtered { program: filter.id, tag, ifindex, sandbox }));
+        } else if sandbox.is_some() && self.has_no_pins(id).await {
+            clues.push(Clue::Tagged(tag));
         }
         Ok(clues)
+    }
+
+    async fn has_no_pins(&self, id: &EndpointId) -> bool {
+        matches!(self.reading(id).await, Err(Error::Counters(counters::Error::NotCounted { .. })))
     }
 
     /// The netdev in its container, if it is there. Nowhere else is looked.
@@ -175,22 +180,22 @@ impl Driver {
     ) -> Result<Option<u32>> {
         match clue {
             Clue::Hardware(wanted) => Ok(rtnl.link_of(wanted).await?.map(|link| link.ifindex)),
-            // At home none has a filter.
-            Clue::Filtered(_) if netns.is_none() => Ok(None),
+            // At home none has a filter, and a tag is looked for otherwise.
+            Clue::Filtered(_) | Clue::Tagged(_) if netns.is_none() => Ok(None),
+            Clue::Tagged(tag) => {
+                let links = rtnl.links().await?;
+                Ok(links.iter().find(|link| link.alias == *tag).map(|link| link.ifindex))
+            }
             Clue::Filtered(Filtered { program, tag, ifindex, sandbox }) => {
                 let links = rtnl.links().await?;
                 // More than can be read are a container's doing, which shall gain nothing by it.
-                let filtered = match program {
-                    Some(program) => rtnl.filtered(Direction::Egress, *program, Some(*ifindex)).await,
-                    None => Ok(None),
-                };
+                let filtered = rtnl.filtered(Direction::Egress, *program, Some(*ifindex)).await;
                 if let Ok(Some(filtered)) = filtered {
                     return Ok(Some(filtered));
                 }
                 let tagged = links.iter().find(|link| link.alias == *tag);
-                // A move keeps the number, if it can; that alone is no proof.
-                let in_sandbox =
-                    program.is_some() && netns.is_some_and(|netns| Some(netns.inode()) == *sandbox);
+                // A move keeps the number, if it can.
+                let in_sandbox = netns.is_some_and(|netns| Some(netns.inode()) == *sandbox);
                 let numbered = || links.iter().find(|link| in_sandbox && link.ifindex == *ifindex);
                 match tagged.or_else(numbered) {
                     Some(link) => Ok(Some(link.ifindex)),
@@ -247,10 +252,10 @@ impl Driver {
                         tracing::error!(%id, netdevice = name, "its name is taken on the host by another netdev");
                         let before: HashSet<_> =
                             self.rtnl.links().await?.into_iter().map(|link| link.ifindex).collect();
-                        match rtnl.move_to(ifindex, &self.home, Some("dpt%d")).await {
+                        match rtnl.move_to(ifindex, &self.home, Some(ASIDE)).await {
                             Ok(()) => {
                                 let came = |link: &Link| {
-                                    link.name.starts_with("dpt") && !before.contains(&link.ifindex)
+                                    link.name.starts_with(PREFIX) && !before.contains(&link.ifindex)
                                 };
                                 self.send_back_another(id, endpoint, &netns, came).await
                             }
@@ -304,8 +309,8 @@ impl Driver {
     ) -> Result<()> {
         let counted = self.counted(id).await?;
         let clues = self.clues(id, endpoint, counted).await?;
-        // Filters are gone with the move: nothing tells.
-        if clues.iter().all(|clue| matches!(clue, Clue::Filtered(_))) {
+        // Filters are gone with the move, and a tag can be forged: nothing tells.
+        if clues.iter().all(|clue| matches!(clue, Clue::Filtered(_) | Clue::Tagged(_))) {
             return Ok(());
         }
         for clue in &clues {
@@ -317,7 +322,7 @@ impl Driver {
         let name = &endpoint.original.name;
         tracing::error!(%id, netdevice = name, "another netdev came in its place, and is sent back");
         // Its name may be taken there.
-        Ok(self.rtnl.move_to(other.ifindex, netns, Some("dpt%d")).await?)
+        Ok(self.rtnl.move_to(other.ifindex, netns, Some(ASIDE)).await?)
     }
 }
 

@@ -4,7 +4,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Driver, Error, Result, standin::PREFIX};
+use super::{
+    Driver, Error, Result,
+    standin::{ASIDE, PREFIX},
+};
 use crate::{
     device::{Change, Link, LinkRef, claim::claim, link::require},
     fault,
@@ -215,7 +218,7 @@ impl Driver {
         if link.name.starts_with(PREFIX) {
             return;
         }
-        let aside = Change { name: Some(format!("{PREFIX}%d")), ..Change::default() };
+        let aside = Change { name: Some(ASIDE.into()), ..Change::default() };
         if let Err(error) = self.rtnl.change(link.ifindex, &aside).await {
             tracing::warn!(netdevice = link.name, %error, "making way for whose name it has");
         }

@@ -13,6 +13,9 @@ const STOOD_IN_FOR: [&str; 2] = ["bond", "team"];
 /// Names of ours begin with it.
 pub(super) const PREFIX: &str = "dpt";
 
+/// What a netdev is called where its own name is taken: the kernel puts a number there.
+pub(super) const ASIDE: &str = "dpt%d";
+
 impl Driver {
     /// Whether a macvlan can stand in for this netdev.
     pub(super) fn can_be_stood_in_for(link: &Link) -> bool {
